@@ -1,0 +1,5 @@
+"""Run `python -m observability`."""
+
+from observability.cli import main
+
+main()

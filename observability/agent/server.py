@@ -1,0 +1,138 @@
+"""The agent's process: it serves, and it leaves with its master."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import gevent
+from flask import Flask, Response, jsonify, request
+from gevent import socket
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from observability import exposition, logs, store
+from observability.agent.view import View
+from observability.settings import Settings
+
+MAX_CONNECTIONS = 128
+IDLE_SECONDS = 60  # a connection that says nothing for so long is closed
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_RETRY_SECONDS = 1.0
+
+
+def create_agent_app(view: View) -> Flask:
+    """Make the agent's small HTTP interface; all of it only reads."""
+    app = Flask("observability.agent")
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        content_type = exposition.negotiate(request.headers.get("Accept", ""))
+        page = view.page(exemplars=content_type == exposition.OPENMETRICS)
+        return Response(exposition.write(page, content_type), content_type=content_type)
+
+    @app.get("/livez")
+    def livez() -> Response:
+        return _health(*view.live())
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        return _health(*view.ready())
+
+    @app.get("/state")
+    def state() -> Response:
+        return jsonify(view.state())
+
+    @app.get("/")
+    def index() -> Response:
+        return Response("/metrics\n/livez\n/readyz\n/state\n", content_type="text/plain")
+
+    return app
+
+
+def _health(well: bool, detail: str) -> Response:
+    return Response(detail + "\n", 200 if well else 503, content_type="text/plain")
+
+
+class _Handler(WSGIHandler):  # type: ignore[misc]
+    """A connection that cannot hold a place for ever."""
+
+    def handle(self) -> None:
+        """Serve one connection."""
+        self.socket.settimeout(IDLE_SECONDS)
+        super().handle()
+
+
+class _ErrorLog:
+    """Takes what gevent's server writes, as lines of the one log."""
+
+    def write(self, message: str) -> None:
+        """Log one message."""
+        if message.strip():
+            logs.get_logger("observability.agent").warning(message.strip())
+
+    def flush(self) -> None:
+        """Do nothing: a line is written at once."""
+
+
+def serve(settings: Settings, master: int = 0, fd: int = -1, delay: float = 0.0) -> None:
+    """Serve until the master is gone, or until TERM.
+
+    Args:
+        settings: the directory to read, and the address where no socket is inherited.
+        master: the pid of the gunicorn master that started this process; 0 for a sidecar, which stays.
+        fd: an inherited listening socket; -1 to open one, again and again while the port is taken.
+        delay: seconds to wait first: the master sets it for an agent that keeps dying, since it cannot wait itself.
+    """
+    store.STORE.claims_lazily = False  # the agent is no worker
+    logs.configure(settings)
+    logs.bind_process(role="agent")
+    if master:
+        _leave_with(master)
+    time.sleep(delay)
+    listener = socket.socket(fileno=fd) if fd >= 0 else _listen(settings)
+    app = create_agent_app(View(settings.directory, settings.ready_workers))
+    server = WSGIServer(
+        listener, app, log=None, error_log=_ErrorLog(), handler_class=_Handler, spawn=Pool(MAX_CONNECTIONS)
+    )
+    gevent.signal_handler(signal.SIGTERM, server.stop, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the master decides when to go
+    host, port = listener.getsockname()[:2]
+    logs.get_logger("observability.agent").info("agent listens", address=f"http://{host}:{port}", master=master)
+    server.serve_forever()
+
+
+def _listen(settings: Settings) -> Any:
+    family = socket.AF_INET6 if ":" in settings.agent_host else socket.AF_INET
+    complained = False
+    while True:
+        try:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((settings.agent_host, settings.agent_port))
+            listener.listen(MAX_CONNECTIONS)
+            return listener
+        except OSError as error:
+            listener.close()
+            if not complained:
+                logs.get_logger("observability.agent").error(
+                    "the agent waits for its port", reason=f"OBSERVABILITY_AGENT_PORT: {error.strerror}"
+                )
+            complained = True
+            gevent.sleep(_RETRY_SECONDS)
+
+
+def _leave_with(master: int) -> None:
+    """Die when the master does, however it dies; a master that was gone before this call is seen by its pid."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != master:
+        sys.exit(0)
+
+    def watch() -> None:  # PR_SET_PDEATHSIG is Linux's own, and follows the thread that forked
+        while os.getppid() == master:
+            gevent.sleep(_RETRY_SECONDS)
+        os._exit(0)
+
+    gevent.spawn(watch)

@@ -1,0 +1,61 @@
+"""The app's own metrics: prometheus_client's ordinary ones, kept in the slot like the rest.
+
+Asking twice for the same metric returns the same one, so that an application factory may run twice in a process.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from observability.store import SlotValue
+
+_made: dict[str, Any] = {}
+
+
+def _make(cls: type[Any], name: str, help: str, labels: Sequence[str], per_worker: bool, **more: Any) -> Any:
+    made = _made.get(name)
+    if made is None:
+        if per_worker:
+            SlotValue.per_worker.add(name)
+        made = _made[name] = cls(name, help, labels, **more)
+    elif not isinstance(made, cls) or made._labelnames != tuple(labels):
+        raise ValueError(f"{name} is declared already, with another type or other labels")
+    return made
+
+
+def counter(name: str, help: str, labels: Sequence[str] = (), *, per_worker: bool = False) -> Counter:
+    """Make a counter; its name ends in `_total`. `per_worker` keeps one series a worker.
+
+    Raises:
+        ValueError: the name stands for another metric already.
+    """
+    made: Counter = _make(Counter, name, help, labels, per_worker)
+    return made
+
+
+def gauge(name: str, help: str, labels: Sequence[str] = (), *, per_worker: bool = False, merge: str = "sum") -> Gauge:
+    """Make a gauge; `merge` says how workers are joined: sum, min, max, or mostrecent.
+
+    Raises:
+        ValueError: the name stands for another metric already.
+    """
+    made: Gauge = _make(Gauge, name, help, labels, per_worker, multiprocess_mode=merge)
+    return made
+
+
+def histogram(
+    name: str,
+    help: str,
+    labels: Sequence[str] = (),
+    *,
+    buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS,
+    per_worker: bool = False,
+) -> Histogram:
+    """Make a histogram; `buckets` are upper bounds in the metric's unit.
+
+    Raises:
+        ValueError: the name stands for another metric already.
+    """
+    made: Histogram = _make(Histogram, name, help, labels, per_worker, buckets=buckets)
+    return made

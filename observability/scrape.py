@@ -1,0 +1,376 @@
+"""Reads all slots and merges them: the numbers behind `/metrics` and `/state`.
+
+Reading takes no lock and no mapping: a slot file is copied with pread(2), so that a file truncated under the reader is
+a short read and not a SIGBUS. What a file's records say is parsed once and remembered; a scrape then copies the values
+and adds them up. A file that does not read well is counted, left out, and looked at again when it changes.
+"""
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from observability import catalogue, layout, slots
+from observability.catalogue import Metric
+from observability.store import Family, family_of, read_records
+
+Labels = tuple[tuple[str, str], ...]
+_RETRIES = 20  # a request's values change for well under a microsecond at a time
+
+
+class CorruptError(ValueError):
+    """A slot file that cannot be read."""
+
+
+class Point:
+    """One merged number, with the newest exemplar beside it."""
+
+    __slots__ = ("exemplar", "seen", "stamp", "value")
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the last scrape."""
+        self.value, self.seen, self.stamp = 0.0, False, 0.0
+        self.exemplar: tuple[dict[str, str], float, float] | None = None
+
+
+@dataclass
+class Merged:
+    """One metric over all slots: a point for each label set, and within it for each suffix and bucket bound."""
+
+    kind: str
+    help: str
+    children: dict[Labels, dict[tuple[str, float], Point]] = field(default_factory=dict)
+
+    def point(self, labels: Labels, suffix: str = "", bound: float = inf) -> Point:
+        """Return the point, made if it is new."""
+        return self.children.setdefault(labels, {}).setdefault((suffix, bound), Point())
+
+
+class Page(dict[str, Merged]):
+    """All metrics by name."""
+
+    def metric(self, name: str, kind: str, help: str) -> Merged:
+        """Return the metric of a name, made if it is new."""
+        return self.setdefault(name, Merged(kind, help))
+
+    def put(self, metric: Metric, value: float, *label_values: str, worker: str | None = None) -> None:
+        """Set one number of a catalogue metric that is computed and not recorded."""
+        labels = tuple(zip(metric.labels, label_values, strict=True))
+        if worker is not None:
+            labels = (("worker", worker), *labels)
+        point = self.metric(metric.name, metric.kind, metric.help).point(labels)
+        point.value, point.seen = value, True
+
+
+def _add(point: Point, value: float, _: float) -> None:
+    point.value += value
+
+
+def _min(point: Point, value: float, _: float) -> None:
+    point.value = min(point.value, value) if point.seen else value
+
+
+def _max(point: Point, value: float, _: float) -> None:
+    point.value = max(point.value, value) if point.seen else value
+
+
+def _newest(point: Point, value: float, stamp: float) -> None:
+    if not point.seen or stamp >= point.stamp:
+        point.value, point.stamp = value, stamp
+
+
+_GAUGES: dict[str, Callable[[Point, float, float], None]] = {
+    "sum": _add,
+    "all": _add,
+    "min": _min,
+    "max": _max,
+    "mostrecent": _newest,
+}
+
+
+@dataclass
+class Reading:
+    """A slot at the moment of a scrape."""
+
+    role: str
+    number: int
+    note: dict[str, Any]
+    live: bool
+    ended: float
+    values: Sequence[float]
+
+    @property
+    def label(self) -> str:
+        """The `worker` label's value."""
+        return str(self.number) if self.role == "worker" else self.role
+
+    def busy(self, now: float) -> float:
+        """Return the request seconds so far; requests in flight count up to now, or to their worker's end."""
+        until = now if self.live else self.ended or now
+        return self.values[layout.BUSY] + max(0.0, self.values[layout.ACTIVE] * until - self.values[layout.STARTS])
+
+
+class SlotFile:
+    """One slot file as a reader sees it; what its records say is kept between scrapes.
+
+    Args:
+        path: the file, named ROLE-NUMBER.slot.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        role, _, number = path.stem.partition("-")
+        self.role, self.number = role, int(number)
+        self.fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        self.identity = _identity(os.fstat(self.fd))
+        self._parsed = 0
+        self._families: list[Family] = []
+        self._exemplars: dict[int, tuple[int, Point]] = {}
+        self._exemplar_cache: dict[int, tuple[bytes, Any]] = {}
+        self._adds: list[tuple[int, Point]] = []
+        self._gauges: list[tuple[int, int, Point, Callable[[Point, float, float], None]]] = []
+        self._places: dict[int, Point] = {}
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self.fd)
+
+    def read(self, page: Page) -> Reading:
+        """Copy the slot's numbers, and learn what is new in its records.
+
+        Raises:
+            CorruptError: the file is not a slot file of this layout, torn, or too short.
+        """
+        header = os.pread(self.fd, layout.HEADER_SIZE, 0)
+        if not slots.sound_header(header):
+            raise CorruptError(f"{self.path.name}: not a slot file of this layout")
+        records, cells, _ = layout.USED.unpack_from(header, layout.USED_AT)
+        try:
+            self._learn(records, cells, page)
+        except (ValueError, KeyError, IndexError, TypeError, struct.error) as error:
+            raise CorruptError(f"{self.path.name}: {error}") from error
+        return Reading(
+            self.role,
+            self.number,
+            slots.read_note(header),
+            slots.held(self.fd),
+            layout.ENDED.unpack_from(header, layout.ENDED_AT)[0],
+            self._values(cells),
+        )
+
+    def _values(self, cells: int) -> Sequence[float]:
+        values: Sequence[float] = ()
+        for _ in range(_RETRIES):
+            data = os.pread(self.fd, cells * 8, layout.VALUES_AT)
+            if len(data) != cells * 8:
+                raise CorruptError(f"{self.path.name}: truncated")
+            values = memoryview(data).cast("d")
+            if not values[layout.SEQUENCE] % 2:
+                break
+        return values  # a writer killed in the middle of a change leaves it odd for good
+
+    def _learn(self, records: int, cells: int, page: Page) -> None:
+        """Parse the records that were added since the last scrape."""
+        if records <= self._parsed:
+            return
+        data = os.pread(self.fd, records - self._parsed, layout.RECORDS_AT + self._parsed)
+        if len(data) != records - self._parsed:
+            raise ValueError("truncated")
+        for record in read_records(data):
+            if record[0] == "F":
+                self._families.append(family_of(record))
+            elif record[0] == "S":
+                self._learn_series(record, cells, page)
+            elif record[0] == "E":
+                self._exemplars[record[1]] = (record[2], self._places[record[1]])
+        self._parsed = records
+
+    def _learn_series(self, record: list[Any], cells: int, page: Page) -> None:
+        _, number, cell, suffix, label_values, bound = record
+        family = self._families[number]
+        if not layout.FIRST_SERIES <= cell < cells:
+            raise ValueError("a series without a value")
+        point = self._point(page, family, suffix, label_values, bound)
+        self._places[cell] = point
+        if family.kind == "gauge":
+            stamp = cell + 1 if family.merge == "mostrecent" else cell
+            self._gauges.append((cell, stamp, point, _GAUGES[family.merge]))
+        else:
+            self._adds.append((cell, point))
+
+    def _point(self, page: Page, family: Family, suffix: str, label_values: list[str], bound: str) -> Point:
+        labels = tuple(zip(family.labels, label_values, strict=True))
+        if family.merge == "all":
+            labels = (("worker", str(self.number) if self.role == "worker" else self.role), *labels)
+        metric = page.metric(family.name, family.kind, family.help)
+        if metric.kind != family.kind:
+            return Point()  # an older release's metric of the same name: the first one seen is shown
+        return metric.point(labels, suffix, float(bound) if bound else inf)
+
+    def merge(self, reading: Reading) -> None:
+        """Add the slot's numbers to the page."""
+        values = reading.values
+        for cell, point in self._adds:
+            point.value += values[cell]
+            point.seen = True
+        if reading.live:
+            for cell, stamp, point, merge in self._gauges:
+                value = values[cell]
+                if value == value:  # NaN: not set by this owner
+                    merge(point, value, values[stamp])
+                    point.seen = True
+
+    def merge_exemplars(self) -> None:
+        """Put the newest exemplar beside each point."""
+        if not self._exemplars:
+            return
+        used = 1 + max(entry for entry, _ in self._exemplars.values())
+        data = os.pread(self.fd, used * layout.EXEMPLAR_SIZE, layout.EXEMPLARS_AT)
+        for entry, point in self._exemplars.values():
+            found = self._exemplar(entry, data[entry * layout.EXEMPLAR_SIZE : (entry + 1) * layout.EXEMPLAR_SIZE])
+            if found and (point.exemplar is None or found[2] > point.exemplar[2]):
+                point.exemplar = found
+
+    def _exemplar(self, entry: int, raw: bytes) -> Any:
+        """Decode an entry; the last good one stands while it is being written."""
+        cached = self._exemplar_cache.get(entry)
+        if cached and cached[0] == raw:
+            return cached[1]
+        if len(raw) == layout.EXEMPLAR_SIZE:
+            crc, length = layout.EXEMPLAR.unpack_from(raw)
+            data = raw[layout.EXEMPLAR.size : layout.EXEMPLAR.size + length]
+            if length and zlib.crc32(data) == crc:
+                self._exemplar_cache[entry] = (raw, orjson.loads(data))
+                return self._exemplar_cache[entry][1]
+        return cached[1] if cached else None
+
+    def flights(self) -> Iterator[dict[str, Any]]:
+        """Yield the requests in flight, the oldest first; `start` in monotonic seconds."""
+        data = os.pread(self.fd, layout.FLIGHT_ENTRIES * layout.FLIGHT.size, layout.FLIGHT_AT)
+        whole = len(data) - len(data) % layout.FLIGHT.size
+        entries = [entry for entry in layout.FLIGHT.iter_unpack(data[:whole]) if entry[4] > 0.0]
+        for ident, trace_id, method, path, start in sorted(entries, key=lambda entry: float(entry[4])):
+            yield {
+                "method": _text(method),
+                "path": _text(path),
+                "trace_id": _text(trace_id),
+                "ident": ident,
+                "start": start,
+            }
+
+    def unchanged(self) -> bool:
+        """Tell whether the path still names this file."""
+        try:
+            return _identity(self.path.stat()) == self.identity
+        except OSError:
+            return False
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+class Scraper:
+    """Reads a state directory, again and again.
+
+    Args:
+        directory: the state directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.page = Page()
+        self.corrupt: dict[Path, str] = {}
+        self._files: dict[Path, SlotFile] = {}
+
+    def files(self) -> Iterable[SlotFile]:
+        """Return the slot files that could be opened, after looking for new and vanished ones."""
+        self.corrupt = {}
+        try:
+            paths = list(slots.files(self.directory))
+        except OSError:
+            paths = []
+        if any(path not in paths or not known.unchanged() for path, known in self._files.items()):
+            self._forget()
+        for path in paths:
+            if path not in self._files:
+                self._open(path)
+        return list(self._files.values())
+
+    def _open(self, path: Path) -> None:
+        try:
+            self._files[path] = SlotFile(path)
+        except FileNotFoundError:  # gone since the listing
+            pass
+        except OSError as error:
+            self.corrupt[path] = str(error)
+
+    def _forget(self) -> None:
+        for known in self._files.values():
+            known.close()
+        self._files.clear()
+        self.page = Page()
+
+    def scrape(self, *, exemplars: bool = False) -> tuple[Page, list[Reading]]:
+        """Read and merge all slots; the page is this scraper's own and changes with its next scrape."""
+        begun = time.perf_counter()
+        known = self.files()
+        self._reset()
+        readings = []
+        for slot_file in known:
+            try:
+                reading = slot_file.read(self.page)
+            except (CorruptError, OSError) as error:
+                self.corrupt[slot_file.path] = str(error)
+                self._files.pop(slot_file.path).close()  # what was learnt of it may be half: begin anew next time
+                continue
+            readings.append(reading)
+            slot_file.merge(reading)
+            if exemplars:
+                slot_file.merge_exemplars()
+        self._put_computed(readings)
+        self._put_self(begun)
+        return self.page, readings
+
+    def _reset(self) -> None:
+        for metric in self.page.values():
+            for points in metric.children.values():
+                for point in points.values():
+                    point.reset()
+
+    def _put_computed(self, readings: list[Reading]) -> None:
+        """Put what is computed from the values with fixed places."""
+        page, now = self.page, time.monotonic()
+        workers = [reading for reading in readings if reading.role == "worker"]
+        for reading in workers:
+            values, label = reading.values, reading.label
+            page.put(catalogue.WORKER_REQUESTS, values[layout.REQUESTS], worker=label)
+            page.put(catalogue.WORKER_ERRORS, values[layout.ERRORS], worker=label)
+            page.put(catalogue.WORKER_BUSY, reading.busy(now), worker=label)
+            if reading.live:
+                page.put(catalogue.WORKER_ACTIVE, values[layout.ACTIVE], worker=label)
+        live = [reading for reading in workers if reading.live]
+        page.put(catalogue.ACTIVE_REQUESTS, sum(reading.values[layout.ACTIVE] for reading in live))
+        page.put(catalogue.WORKERS, len(live), "live")
+        page.put(catalogue.STORE_REFUSED, sum(reading.values[layout.REFUSED] for reading in readings))
+
+    def _put_self(self, begun: float) -> None:
+        page = self.page
+        page.put(catalogue.STORE_FILES, len(self._files) + len(self.corrupt))
+        page.put(catalogue.STORE_BYTES, sum(os.fstat(known.fd).st_blocks * 512 for known in self._files.values()))
+        page.put(catalogue.STORE_CORRUPT, len(self.corrupt))
+        page.put(catalogue.SCRAPE_SECONDS, time.perf_counter() - begun)
