@@ -36,11 +36,11 @@ logger_class = _gunicorn_log.Logger
 accesslog = None  # the middleware writes one canonical line a request, under every worker class
 
 if preload_app and worker_class == "gevent":
-    # Locks that the app makes at import in the master must be gevent's. Not its subprocess and signal parts: their
-    # SIGCHLD handler would take the master's children from the arbiter. The worker patches the rest.
+    # What the app makes at import in the master, locks above all, must be gevent's. Not what the arbiter itself stands
+    # on: it would wait for an event loop that does not run there. The worker patches the rest.
     from gevent import monkey as _monkey
 
-    _monkey.patch_all(subprocess=False, signal=False)
+    _monkey.patch_all(os=False, queue=False, signal=False, subprocess=False)
 
 nworkers_changed = _hooks.nworkers_changed
 on_starting = _hooks.on_starting

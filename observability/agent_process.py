@@ -7,8 +7,8 @@ No thread runs in the master, and nothing here waits but `stop`, for a bounded t
 
 import contextlib
 import os
+import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,20 +20,20 @@ from observability.settings import Settings
 STEADY_SECONDS = 10.0  # an agent that lived so long is restarted at once
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 _STOP_SECONDS = 2.0
+_AGENT_FD = 3
 
 
 class AgentProcess:
     """One agent process beside one master.
 
     Args:
-        settings: where it listens.
-        directory: the state directory that it reads.
+        settings: where it listens, and the state directory that it reads.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.socket: socket.socket | None = None
-        self.process: subprocess.Popen[bytes] | None = None
+        self.pid = 0
         self._started = 0.0
         self._delay = 0.0
 
@@ -69,30 +69,41 @@ class AgentProcess:
         return True
 
     def start(self) -> None:
-        """Start the agent."""
+        """Start the agent.
+
+        By posix_spawn and not subprocess: an app that is preloaded may have let gevent patch what that stands on, and
+        gevent's versions of them wait for an event loop that does not run in the master.
+        """
         command = [sys.executable, "-m", "observability", "agent", "--master", str(os.getpid())]
         command += ["--delay", str(self._delay)] if self._delay else []
-        command += ["--fd", str(self.fd)] if self.socket is not None else []
-        package = Path(__file__).resolve().parent.parent
-        search = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH", "")]))
-        self.process = _popen()(
-            command,
-            stdin=subprocess.DEVNULL,
-            pass_fds=(self.fd,) if self.socket is not None else (),
-            env={**os.environ, "PYTHONPATH": search, "OBSERVABILITY_DIR": str(self.settings.directory)},
-        )
+        command += ["--fd", str(_AGENT_FD)] if self.socket is not None else []
+        package = str(Path(__file__).resolve().parent.parent)
+        search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+        env = {**os.environ, "PYTHONPATH": search, "OBSERVABILITY_DIR": str(self.settings.directory)}
+        self.pid = os.posix_spawn(sys.executable, command, env, file_actions=self._file_actions())
         self._started = time.monotonic()
         store.child(catalogue.AGENT_STARTS).inc()
 
+    def _file_actions(self) -> list[tuple[int, ...] | tuple[int, int, str, int, int]]:
+        """Give the agent its socket, and nothing else of the master's: a listener would hold the app's port."""
+        actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+        for entry in list(Path("/proc/self/fd").iterdir()):
+            fd = int(entry.name)
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+                if fd > 2 and os.get_inheritable(fd):
+                    actions.append((os.POSIX_SPAWN_CLOSE, fd))
+        if self.socket is not None:
+            actions.append((os.POSIX_SPAWN_DUP2, self.fd, _AGENT_FD))
+        return actions
+
     def reaped(self, pid: int, status: int) -> None:
         """Start the agent again if it is what the master has reaped; one that keeps dying waits ever longer."""
-        if self.process is None or pid != self.process.pid:
+        if pid != self.pid:
             return
-        self.process.returncode = os.waitstatus_to_exitcode(status)  # reaped already: Popen shall not wait for it
         steady = time.monotonic() - self._started >= STEADY_SECONDS
         self._delay = 0.0 if steady else min(_LONGEST_DELAY, max(_FIRST_DELAY, self._delay * 2))
         logs.get_logger("observability").error(
-            "the agent died, and is started again", status=self.process.returncode, delay_seconds=self._delay
+            "the agent died, and is started again", status=os.waitstatus_to_exitcode(status), delay_seconds=self._delay
         )
         self.start()
 
@@ -101,7 +112,7 @@ class AgentProcess:
         if self.socket is not None:
             self.socket.close()
             self.socket = None
-        self.process = None
+        self.pid = 0
 
     def hand_over(self) -> None:
         """Let the socket pass through the exec of a binary upgrade."""
@@ -110,15 +121,10 @@ class AgentProcess:
 
     def stop(self) -> None:
         """End the agent, and wait for it briefly, so that the port is free when the master is gone."""
-        process, self.process = self.process, None
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                process.terminate()
-                process.wait(_STOP_SECONDS)
+        pid, deadline = self.pid, time.monotonic() + _STOP_SECONDS
         self.forget()
-
-
-def _popen() -> Any:
-    """Return the subprocess.Popen that was there before gevent's: that one's SIGCHLD handler would be the arbiter's."""
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey.get_original("subprocess", "Popen") if monkey is not None else subprocess.Popen
+        with contextlib.suppress(OSError):  # gone, or reaped, already
+            if pid:
+                os.kill(pid, signal.SIGTERM)
+            while pid and time.monotonic() < deadline and os.waitpid(pid, os.WNOHANG) == (0, 0):
+                time.sleep(0.02)

@@ -3,6 +3,7 @@
 Under gunicorn the hooks begin it; under `flask run`, a script or a test the first request does.
 """
 
+import contextlib
 import os
 import socket
 import time
@@ -42,11 +43,10 @@ def begin_process(of: store.Store = store.STORE) -> None:
 
 def failed(where: str, error: BaseException) -> None:
     """Count and log a failure of our own; the same place is logged at most every few seconds. Never raises."""
-    try:
+    with contextlib.suppress(Exception):  # the last line of defence: there is nobody left to tell
         store.child(catalogue.HOOK_FAILURES, where).inc()
+    with contextlib.suppress(Exception):
         now = time.monotonic()
         if now - _logged.get(where, -_REPEAT_SECONDS) >= _REPEAT_SECONDS:
             _logged[where] = now
             logs.get_logger("observability").error("telemetry failed, the server goes on", hook=where, exc_info=error)
-    except Exception:  # noqa: S110 - the last line of defence: there is nobody left to tell
-        pass

@@ -178,7 +178,7 @@ def shown(loaded: Any) -> Iterator[tuple[str, Any]]:
         value = getattr(loaded, each.name)
         if each.metadata["secret"] and value:
             value = masked(str(value)) if "://" in str(value) else MASK
-        yield each.metadata["variable"], value if isinstance(value, int | float | bool) else str(value)
+        yield each.metadata["variable"], value if isinstance(value, int | float | bool | None) else str(value)
 
 
 def default_of(each: "Field[Any]") -> str:
@@ -326,11 +326,12 @@ class Server:
         0,
         "Requests after which a worker is recycled; 0 never.",
     )
-    max_requests_jitter: int = setting(
+    max_requests_jitter: int | None = setting(
         "GUNICORN_MAX_REQUESTS_JITTER",
         integer(0, 100_000_000),
-        0,
-        "Random part added to it, so that workers do not leave together; 0 means a tenth of it.",
+        None,
+        "Random part added to it, so that workers do not leave together.",
+        shown="a tenth of GUNICORN_MAX_REQUESTS",
     )
     preload: bool = setting(
         "GUNICORN_PRELOAD",
@@ -349,4 +350,5 @@ class Server:
     @property
     def jitter(self) -> int:
         """Requests of jitter: as set, else a tenth of max_requests."""
-        return self.max_requests_jitter or math.ceil(self.max_requests / 10)
+        given = self.max_requests_jitter
+        return math.ceil(self.max_requests / 10) if given is None else given

@@ -56,6 +56,7 @@ class Request(context.RequestContext):
         "middleware",
         "path",
         "queued",
+        "route",
         "sent",
         "start",
         "status",
@@ -65,7 +66,7 @@ class Request(context.RequestContext):
     def __init__(self, middleware: "Middleware", environ: "WSGIEnvironment") -> None:
         self.middleware, self.environ = middleware, environ
         self.status = self.sent = 0
-        self.declared = ""
+        self.declared = self.route = ""
         self.complete = False
         self.error: BaseException | None = None
         method = environ["REQUEST_METHOD"]
@@ -89,10 +90,14 @@ class Request(context.RequestContext):
             self.in_flight = int(cells[layout.ACTIVE])
         context.current.set(self)
 
-    def route(self) -> str:
-        """Return the route's template; empty where none matched, or the framework is not Flask."""
+    def learn_route(self) -> None:
+        """Take the route's template while Flask still knows it; it stays empty where none matched.
+
+        Flask forgets the request before the middleware has its answer back, so this runs as the response starts.
+        """
         rule = getattr(self.environ.get("werkzeug.request"), "url_rule", None)
-        return rule.rule if rule is not None else ""
+        if rule is not None:
+            self.route = rule.rule
 
     def error_type(self) -> str:
         """Name what failed; empty for a request that did not."""
@@ -118,7 +123,7 @@ class Request(context.RequestContext):
             self.environ.pop(_KEY, None)  # it holds the environ in turn: no cycle for the collector
 
     def _record(self, middleware: "Middleware", duration: float, cpu: float | None) -> None:
-        route, error_type = self.route(), self.error_type()
+        route, error_type = self.route, self.error_type()
         if self.error is not None and not self.status:
             self.status = 500  # what gunicorn answers for an application that raised before its response
         failed = self.status >= 500 or self.error is not None
@@ -264,8 +269,9 @@ class Middleware:
     def _run(self, request: Request, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
             request.status = int(status[:3])
+            request.learn_route()
             for name, value in headers:
-                if name == "Content-Length" and value.isdecimal():
+                if len(name) == 14 and name.lower() == "content-length" and value.isdecimal():
                     request.declared = value
             return start_response(status, headers, *exc_info)
 
@@ -275,9 +281,10 @@ class Middleware:
             request.error = error
             request.finish()
             raise
-        file_wrapper = environ.get("wsgi.file_wrapper")
+        file_wrapper: Any = environ.get("wsgi.file_wrapper")
         if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
-            return _watch_file(request, body)
+            _watch_file(request, body)
+            return body
         return Body(request, body)
 
     def _begin_process(self) -> None:
@@ -298,7 +305,7 @@ class Middleware:
         return found
 
 
-def _watch_file(request: Request, body: Any) -> Any:
+def _watch_file(request: Request, body: Any) -> None:
     """Leave a file to the server's sendfile, and learn of its end by its close."""
     request.complete = True
     inner = getattr(body, "close", None)
@@ -311,7 +318,6 @@ def _watch_file(request: Request, body: Any) -> Any:
             request.finish()
 
     body.close = close
-    return body
 
 
 def _note_exception(_sender: object, exception: BaseException, **_: object) -> None:
@@ -319,6 +325,7 @@ def _note_exception(_sender: object, exception: BaseException, **_: object) -> N
     request = context.current.get()
     if isinstance(request, Request):
         request.error = exception
+        request.learn_route()
 
 
 def instrument(app: "Flask | WSGIApplication") -> Any:
@@ -333,6 +340,6 @@ def instrument(app: "Flask | WSGIApplication") -> Any:
     if not isinstance(inner, Middleware):
         from flask import got_request_exception  # a WSGI app without Flask does not pay for its import
 
-        app.wsgi_app = Middleware(inner)  # type: ignore[union-attr]
+        app.wsgi_app = Middleware(inner)  # type: ignore[union-attr,method-assign]
         got_request_exception.connect(_note_exception, app)
     return app

@@ -1,0 +1,75 @@
+# `make` or `make help` lists what there is. A target's one-line comment after ## is what help says of it,
+# and a line that starts with ## describes a setting, given as in `make up APP_PORT=8001` or in the environment.
+
+## APP_PORT=8000           Port of the app.
+## AGENT_PORT=9101         Port of the agent: metrics, health, state.
+## PROMETHEUS_PORT=9090    Port of Prometheus.
+## ALERTMANAGER_PORT=9093  Port of Alertmanager.
+## GRAFANA_PORT=3000       Port of Grafana, in containers.
+## MODE=auto               containers, native, or auto: containers where a Docker daemon answers.
+## RUN_DIR=.run            Where native state lives: logs, process records, data.
+## TRAFFIC_SECONDS=60      How long sample traffic is sent; 0 sends a few requests only.
+## FOLLOW=1                0 makes `make logs` end instead of going on with what comes.
+## PYTHON=                 Python 3.11 to 3.13 for .venv, if not the first one found.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PROGRAM := ./scripts/python.sh
+VENV := .venv/bin
+
+.PHONY: help setup up down status logs traffic test check format docs dashboards requirements clean
+
+help: ## List the targets and the settings
+	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@sed -n 's/^## /  /p' Makefile
+
+setup: ## Make .venv with everything pinned, unless it is there already
+	@$(PROGRAM) -m scripts.venv
+
+up: ## Run everything, in containers or natively, and show where it is
+	@$(PROGRAM) -m scripts.sightline up
+
+down: ## Stop everything that `make up` started
+	@$(PROGRAM) -m scripts.sightline down
+
+status: ## Say what runs, and where
+	@$(PROGRAM) -m scripts.sightline status
+
+logs: ## Show the end of all logs, and what comes
+	@$(PROGRAM) -m scripts.sightline logs
+
+traffic: ## Send sample requests for TRAFFIC_SECONDS
+	@$(PROGRAM) -m scripts.sightline traffic
+
+test: setup ## Install what the tests need, and run them all; ARGS is passed to pytest
+	@$(PROGRAM) -m scripts.packages
+	$(VENV)/python -m pytest $(ARGS)
+
+check: setup ## Check style, types, the arrows between modules, and the docs
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy -p observability -p app -p scripts -p dashboards
+	$(VENV)/lint-imports
+	$(VENV)/python -m scripts.docs --check
+	$(VENV)/python -m scripts.links
+	$(VENV)/python -m dashboards.build --check
+
+format: setup ## Put the code into the one format, and fix what ruff can fix
+	$(VENV)/ruff check --fix .
+	$(VENV)/ruff format .
+
+docs: setup ## Write the reference pages anew, from the code
+	$(VENV)/python -m scripts.docs
+
+dashboards: setup ## Write the dashboards' JSON anew, from their builders
+	$(VENV)/python -m dashboards.build
+
+requirements: setup ## Pin what pyproject.toml asks for, with hashes
+	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml -o requirements.txt
+	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--group dev -c requirements.txt -o requirements-dev.txt
+
+clean: ## Stop everything, and remove its data and the tools' caches
+	@$(PROGRAM) -m scripts.sightline clean
