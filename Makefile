@@ -16,6 +16,8 @@
 SHELL := /bin/sh
 PROGRAM := ./scripts/python.sh
 VENV := .venv/bin
+COMPILE := $(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	pyproject.toml
 
 .PHONY: help setup up down status logs traffic test check format docs dashboards requirements clean
 
@@ -66,10 +68,8 @@ dashboards: setup ## Write the dashboards' JSON anew, from their builders
 	$(VENV)/python -m dashboards.build
 
 requirements: setup ## Pin what pyproject.toml asks for, with hashes
-	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		pyproject.toml -o requirements.txt
-	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--group dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) -o requirements.txt
+	$(COMPILE) --group dev -c requirements.txt -o requirements-dev.txt
 
 clean: ## Stop everything, and remove its data and the tools' caches
 	@$(PROGRAM) -m scripts.sightline clean

@@ -143,7 +143,7 @@ class RedisCache:
     TIMEOUT_SECONDS: Final = 0.25  # longer, and the database would have been the faster way
     PAUSE_SECONDS: Final = 3.0  # how long a Redis that failed is left alone
     MAX_CONNECTIONS: Final = 10_000  # the worker's concurrency is the bound; running out would look like an outage
-    BARRIER_SECONDS: Final = 30  # longer than any read of the database that a write may overtake
+    BARRIER_SECONDS: Final = 10  # longer than any read of the database that a write may overtake
     _BARRIER: Final = b""  # stands for a key just written: no value, and none may be kept
     _PREFIX: Final = "sightline:"
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis import ConnectionPool
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -25,6 +26,17 @@ def _parse_database_url(raw: str) -> str:
 database_url = Kind(
     "a URL such as postgresql://user:password@host:5432/name or sqlite:////path/to/file", _parse_database_url
 )
+
+
+def _parse_redis_url(raw: str) -> str:
+    try:
+        ConnectionPool.from_url(raw).make_connection()  # connects to nothing yet, but knows every option
+    except TypeError as error:
+        raise ValueError from error
+    return raw
+
+
+redis_url = Kind("a URL such as redis://:password@host:6379/0, rediss://... or unix:///path", _parse_redis_url)
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class Settings:
     )
     redis_url: str = setting(
         "REDIS_URL",
-        url("redis", "rediss", "unix"),
+        redis_url,
         "",
         "Redis for the cache, which several machines may share; unset means a cache inside each worker.",
         secret=True,

@@ -7,8 +7,7 @@ from typing import Any
 
 from gunicorn import glogging
 
-from observability import catalogue, logs, store
-from observability.settings import Settings, load
+from observability import catalogue, logs, runtime, store
 
 # Called with the pid and the wait status of a child of the master that is no worker.
 on_reaped: list[Callable[[int, int], None]] = []
@@ -24,7 +23,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
             log.handlers = [each for each in log.handlers if isinstance(each, logging.handlers.SysLogHandler)]
             log.propagate = True
             log.setLevel(logging.NOTSET)  # ours decides
-        logs.configure(load(Settings))
+        runtime.prepare()  # before the app is loaded, in the master too where it is preloaded
 
     @property
     def access_log_enabled(self) -> bool:

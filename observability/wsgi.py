@@ -193,7 +193,7 @@ class Request(context.RequestContext):
             fields["http.request.method_original"] = environ["REQUEST_METHOD"]
         if self.fields:
             fields = {**self.fields, **fields}
-        logs.emit("error" if failed else "info", "http.server.request", fields)
+        logs.emit("error" if failed else "info", "http.server.request", fields, self)
 
 
 def _decoded(path: str) -> str:

@@ -35,7 +35,7 @@ class Prometheus:
         config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
         (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "sightline"]
         job["static_configs"] = [{"targets": [target]}]
-        job["scrape_interval"] = "1s"
+        job["scrape_interval"] = job["scrape_timeout"] = "1s"
         config = {"global": config.get("global", {}), "scrape_configs": [job]}
         self.config = directory / "prometheus.yml"
         self.config.write_text(yaml.safe_dump(config))

@@ -26,6 +26,15 @@ def test_the_start_page_links_to_the_rest(make: Callable[..., FlaskClient]) -> N
     assert not re.search(r"<(script|img|link|iframe)|url\(|@import", answer.text)
 
 
+@pytest.mark.parametrize("host", ["x<script>", "a b", '"', "x:99999999", "", "x;ls"])
+def test_a_hostile_host_is_harmless(make: Callable[..., FlaskClient], host: str) -> None:
+    client = make()
+    for path in ("/", "/todos", "/nowhere"):
+        answer = client.get(path, headers={"Host": host})
+        assert answer.status_code in (200, 400, 404)
+        assert "<script>" not in answer.text
+
+
 def test_health_asks_nobody_else(make: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch) -> None:
     client = make()
     monkeypatch.setattr("sqlalchemy.engine.Engine.connect", lambda *_: pytest.fail("asked the database"))
@@ -68,6 +77,8 @@ def test_the_environment_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("DATABASE_URL", "postgresql://u:hunter2@host:port/name"),
         ("DATABASE_URL", "hunter2"),
         ("REDIS_URL", "http://host"),
+        ("REDIS_URL", "redis://:hunter2@host:port"),
+        ("REDIS_URL", "redis://host?no_such_option=1"),
         ("DATABASE_POOL_SIZE", "0"),
         ("DATABASE_POOL_TIMEOUT", "nan"),
         ("CACHE_TTL_SECONDS", "0"),

@@ -1,14 +1,14 @@
 """The todo API over both databases: what it keeps, how it pages, and what it refuses."""
 
+import multiprocessing
+import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
 from app import Settings, create_app
-from tests.services import Postgres
 
 PROBLEM = "application/problem+json"
 
@@ -119,29 +119,37 @@ def test_the_largest_id_is_asked_of_the_database(any_client: FlaskClient) -> Non
     assert any_client.get(f"/todos/{2**63 - 1}").json["detail"] == f"There is no todo {2**63 - 1}."
 
 
-def test_workers_that_boot_together_agree_on_the_tables(make: Callable[..., FlaskClient]) -> None:
-    """Many apps over one new database: all boot, and all see the same todos."""
-    made: list[FlaskClient] = []
-    threads = [threading.Thread(target=lambda: made.append(make())) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert len(made) == 12
-    _create(made[0])
-    assert [len(client.get("/todos").json["items"]) for client in made] == [1] * 12
+def _boot_together(settings: Settings) -> list[int | None]:
+    """Fork processes that make the app at the same moment and write a todo; return how they ended."""
+    fork = multiprocessing.get_context("fork")
+    gate = fork.Barrier(8)
+
+    def boot() -> None:
+        gate.wait(20)
+        answer = create_app(settings).test_client().post("/todos", json={"title": "t"})
+        os._exit(0 if answer.status_code == 201 else 1)
+
+    workers = [fork.Process(target=boot) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    return [worker.exitcode for worker in workers]
 
 
-def test_workers_that_boot_together_agree_on_postgres(make: Callable[..., FlaskClient], postgres: Postgres) -> None:
-    postgres.query("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-    made: list[FlaskClient] = []
-    threads = [threading.Thread(target=lambda: made.append(make(database_url=postgres.url))) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert len(made) == 12
-    assert [client.get("/todos").status_code for client in made] == [200] * 12
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_workers_that_boot_together_agree_on_the_tables(
+    request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str], database: str
+) -> None:
+    """Several workers over one new database: all boot at the first go, and all of them write."""
+    postgres = request.getfixturevalue("postgres") if database == "postgres" else None
+    for number in range(4):
+        if postgres is not None:
+            postgres.query("DROP TABLE IF EXISTS todos")
+        settings = Settings(data_directory=tmp_path / str(number), database_url=postgres.url if postgres else "")
+        assert _boot_together(settings) == [0] * 8
+        assert len(create_app(settings).test_client().get("/todos").json["items"]) == 8
+    assert "database.unavailable" not in capfd.readouterr().out
 
 
 def test_sqlite_runs_in_wal_mode_and_survives_concurrent_writers(client: FlaskClient, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.otlp import Receiver
+from tests.otlp import ReceivedSpan, Receiver
 from tests.prometheus import Prometheus, program
 from tests.server import Server, wait_until
 
@@ -84,7 +84,7 @@ def test_promql_has_the_workers_sums_and_the_histograms_counts(seen: tuple[Serve
 
 def test_an_exemplars_trace_is_in_the_receiver_and_in_the_log(seen: tuple[Server, Prometheus, Receiver]) -> None:
     server, prometheus, receiver = seen
-    spans = {span.trace_id: span for span in receiver.wait_for(lambda spans: len(spans) >= 50)}
+    spans = {span.trace_id: span for span in receiver.wait_for(_all_requests)}
     found = prometheus.api(
         "query_exemplars", query="http_server_request_duration_seconds_bucket", start=time.time() - 300, end=time.time()
     )
@@ -121,3 +121,7 @@ def test_promtool_finds_nothing_to_say_of_the_metrics(seen: tuple[Server, Promet
 def test_the_repositorys_configuration_is_valid() -> None:
     config = Path(__file__).resolve().parents[2] / "monitoring/prometheus/prometheus.yml"
     subprocess.run([program("promtool"), "check", "config", "--syntax-only", config], check=True)
+
+
+def _all_requests(spans: list[ReceivedSpan]) -> bool:
+    return sum(span.kind == "server" for span in spans) == sum(count for _, _, count in LOAD)
