@@ -38,8 +38,11 @@ accesslog = None  # the middleware writes one canonical line a request, under ev
 if preload_app and worker_class == "gevent":
     # What the app makes at import in the master, locks above all, must be gevent's. Not what the arbiter itself stands
     # on: it would wait for an event loop that does not run there. The worker patches the rest.
+    import warnings as _warnings
+
     from gevent import monkey as _monkey
 
+    _warnings.filterwarnings("ignore", "Patching more than once", _monkey.MonkeyPatchWarning)
     _monkey.patch_all(os=False, queue=False, signal=False, subprocess=False)
 
 nworkers_changed = _hooks.nworkers_changed

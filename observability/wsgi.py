@@ -119,6 +119,9 @@ class Request(context.RequestContext):
         except Exception as error:
             runtime.failed("request", error)
         finally:
+            if self.epoch is middleware.store.epoch:  # not counted: then at least not in flight for ever
+                with middleware.store.lock:
+                    self._leave(middleware.store)
             context.current.set(None)
             self.environ.pop(_KEY, None)  # it holds the environ in turn: no cycle for the collector
 
@@ -131,7 +134,6 @@ class Request(context.RequestContext):
         scheme = scheme if scheme in _SCHEMES else "_OTHER"
         store = middleware.store
         if self.epoch is store.epoch:  # else this is a forked child: the request is its parent's
-            store.slot.flight.leave(self.flight)
             labels = (self.method, route, str(self.status), scheme, error_type)
             bucket = self._count(store, middleware.places(labels), duration, failed)
             if self.queued is not None:
@@ -150,12 +152,9 @@ class Request(context.RequestContext):
         with store.lock:
             cells = store.cells
             cells[layout.SEQUENCE] += 1.0
+            self._leave(store)
             cells[layout.REQUESTS] += 1.0
             cells[layout.BUSY] += duration
-            cells[layout.ACTIVE] -= 1.0
-            cells[layout.STARTS] -= self.start
-            if not cells[layout.ACTIVE]:
-                cells[layout.STARTS] = 0.0  # drops what rounding left
             if failed:
                 cells[layout.ERRORS] += 1.0
             cells[places.duration[0]] += duration
@@ -168,6 +167,16 @@ class Request(context.RequestContext):
                 cells[places.request_size[1 + bisect.bisect_left(_SIZES, size)]] += 1.0
             cells[layout.SEQUENCE] += 1.0
         return bucket
+
+    def _leave(self, store: Store) -> None:
+        """Take the request out of those in flight, once."""
+        self.epoch = None
+        store.slot.flight.leave(self.flight)
+        cells = store.cells
+        cells[layout.ACTIVE] -= 1.0
+        cells[layout.STARTS] -= self.start
+        if not cells[layout.ACTIVE]:
+            cells[layout.STARTS] = 0.0  # drops what rounding left
 
     def _log(self, route: str, scheme: str, error_type: str, failed: bool, duration: float, cpu: float | None) -> None:
         environ = self.environ

@@ -1,0 +1,171 @@
+"""Write the reference pages from the code, or check that what is committed is what would be written.
+
+python -m scripts.docs [--check]
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from observability import metrics, settings, store
+from observability.catalogue import METRICS, Metric
+from scripts.options import ROOT
+
+DOCS = ROOT / "docs"
+WRITTEN = "<!-- Written by `make docs` from the code: change that, not this page. -->"
+OPTION = re.compile(r"^## ([A-Z_]+)=(\S*) +(.+)$", re.MULTILINE)
+
+GROUPS: dict[str, Callable[[Metric], bool]] = {
+    "HTTP, all workers merged": lambda metric: metric.name.startswith("http_"),
+    "Each worker apart": lambda metric: metric.per_worker,
+    "About Sightline itself": lambda metric: metric.name.startswith("observability_"),
+    "The server": lambda _: True,  # the rest
+}
+
+SETTINGS_HEAD = """
+Every setting is an environment variable, read once at the start; empty counts as unset.
+A value that makes no sense stops the start with one line, which names the variable, what it got, and what it takes.
+What the server really runs with is the first line of its log (`"body":"settings"`), secrets masked.
+"""
+
+METRICS_HEAD = """
+The agent serves all of them at `/metrics`, as Prometheus text or, with exemplars, as OpenMetrics: the client's `Accept` header decides.
+Counters and histograms go on where a worker's predecessor stopped, and begin at zero only with a new server; gauges are those of live workers.
+The label `worker` is the number of the worker's [slot](slots.md), not its pid.
+A metric that would have more label sets than `OBSERVABILITY_MAX_LABEL_SETS` in a worker counts the rest under `_overflow`.
+"""
+
+
+def build() -> dict[str, str]:
+    """Return every reference page by its file's name."""
+    own = _import_app()
+    return {"settings.md": _settings_page(own), "metrics.md": _metrics_page(list(declared_by_app()))}
+
+
+def _import_app() -> type | None:
+    """Import all modules of the app, and return its settings class, if it has one."""
+    store.STORE.claims_lazily = False  # a slot of a server that runs here is none of ours
+    app = importlib.import_module("app")
+    for module in pkgutil.walk_packages(getattr(app, "__path__", []), "app."):
+        importlib.import_module(module.name)
+    if importlib.util.find_spec("app.settings") is None:
+        return None
+    own: type = importlib.import_module("app.settings").Settings
+    return own
+
+
+def declared_by_app() -> Iterator[Metric]:
+    """Yield the metrics that the app's modules have made by now, as the catalogue would declare them."""
+    for name, made in sorted(metrics._made.items()):
+        yield Metric(
+            name,
+            made._type,
+            made._documentation,
+            tuple(made._labelnames),
+            tuple(made._upper_bounds[:-1]) if made._type == "histogram" else (),
+            name in store.SlotValue.per_worker,
+        )
+
+
+def options() -> Iterator[tuple[str, str, str]]:
+    """Yield what the Makefile takes: variable, default, help."""
+    yield from OPTION.findall((ROOT / "Makefile").read_text())
+
+
+def _settings_page(own: type | None) -> str:
+    parts = [f"# Settings\n\n{WRITTEN}\n{SETTINGS_HEAD}"]
+    parts += _settings_table("The server", "What `gunicorn.conf.py` reads.", settings.Server)
+    parts += _settings_table("Telemetry", "What the server, each worker and the agent read.", settings.Settings)
+    if own is not None:
+        parts += _settings_table("The service", "What the app in `app/` reads; yours has its own.", own)
+    parts.append("## The commands\n\nWhat `make` takes, as in `make up APP_PORT=8001` or from the environment.\n")
+    rows = ((f"`{name}`", _code(default), help) for name, default, help in options())
+    parts.append(_table(("Variable", "Default", "What it does"), rows))
+    return "\n".join(parts)
+
+
+def _settings_table(title: str, about: str, cls: type) -> list[str]:
+    rows = (
+        (
+            f"`{each.metadata['variable']}`",
+            _plain(each.metadata["kind"].takes),
+            _code(settings.default_of(each)),
+            _plain(each.metadata["help"]) + (" Masked in the log." if each.metadata["secret"] else ""),
+        )
+        for each in fields(cls)
+    )
+    return [f"## {title}\n\n{about}\n", _table(("Variable", "Takes", "Default", "What it does"), rows)]
+
+
+def _metrics_page(own: list[Metric]) -> str:
+    parts = [f"# Metrics\n\n{WRITTEN}\n{METRICS_HEAD}"]
+    left = list(METRICS.values())
+    for title, belongs in GROUPS.items():
+        parts += _metrics_section(title, [metric for metric in left if belongs(metric)])
+        left = [metric for metric in left if not belongs(metric)]
+    parts += _metrics_section("The service's own", own)
+    return "\n".join(parts)
+
+
+def _metrics_section(title: str, some: list[Metric]) -> list[str]:
+    if not some:
+        return []
+    rows = ((f"`{each.name}`", each.kind, _labels(each), _plain(each.help)) for each in some)
+    parts = [f"## {title}\n", _table(("Metric", "Type", "Labels", "What it says"), rows)]
+    buckets = [f"- `{each.name}`: {', '.join(f'{bound:g}' for bound in each.buckets)}" for each in some if each.buckets]
+    return parts + ["Upper bounds of the buckets, beside `+Inf`:\n\n" + "\n".join(buckets) + "\n"] * bool(buckets)
+
+
+def _labels(metric: Metric) -> str:
+    return ", ".join(f"`{label}`" for label in ("worker",) * metric.per_worker + metric.labels)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown would take for markup."""
+    return re.sub(r"([|*<])", r"\\\1", text)
+
+
+def _code(default: str) -> str:
+    if not default:
+        return "unset"
+    return default if " " in default else f"`{default}`"
+
+
+def write(directory: Path = DOCS) -> None:
+    """Write the pages."""
+    for name, text in build().items():
+        (directory / name).write_text(text)
+
+
+def outdated(directory: Path = DOCS) -> list[str]:
+    """Name the pages that are not what would be written."""
+    return [
+        name
+        for name, text in build().items()
+        if not (directory / name).exists() or (directory / name).read_text() != text
+    ]
+
+
+def main() -> int:
+    """Write the pages, or with --check say which are not current."""
+    if "--check" not in sys.argv[1:]:
+        write()
+        return 0
+    stale = outdated()
+    listed = ", ".join(f"docs/{name}" for name in stale)
+    print(f"Not current: {listed}; `make docs` writes them anew" if stale else "docs: current")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

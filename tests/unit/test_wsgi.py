@@ -1,0 +1,305 @@
+"""The middleware around any WSGI application: nothing it does may change an answer."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flask
+import pytest
+
+import observability
+from observability import context, layout, logs, runtime
+from observability.scrape import Page, Scraper
+from observability.store import OVERFLOW, Store
+from observability.wsgi import Middleware
+
+DURATION = "http_server_request_duration_seconds"
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setenv("OBSERVABILITY_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("OBSERVABILITY_MAX_LABEL_SETS", "10")
+    made = Store(tmp_path / "state")
+    made.claim()
+    yield made
+    made.slot.close()
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Collect the canonical lines."""
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(logs, "emit", lambda _level, _name, fields, *_: found.append(fields))
+    return found
+
+
+def environ(**more: str) -> dict[str, Any]:
+    return {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "wsgi.url_scheme": "http", "REMOTE_ADDR": "127.0.0.1", **more}
+
+
+class Answer:
+    """Runs an app as a WSGI server would, and keeps what it was told."""
+
+    def __init__(self, app: Any, most: int | None = None, **more: str) -> None:
+        self.status = ""
+        self.body = b""
+        body = app(environ(**more), self._start)
+        try:
+            for number, chunk in enumerate(body):
+                if number == most:
+                    break  # the client left
+                self.body += chunk
+        finally:
+            if hasattr(body, "close"):
+                body.close()
+
+    def _start(self, status: str, _headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+        if exc_info:
+            self.exc_info = exc_info
+        self.status = status
+        return self._write
+
+    def _write(self, data: bytes) -> None:
+        self.body += data
+
+
+def page(store: Store) -> Page:
+    assert store._directory is not None
+    return Scraper(store._directory).scrape()[0]
+
+
+def requests(store: Store) -> list[tuple[str, str, str, float]]:
+    """Return method, status, error type and count of every series of the duration."""
+    found = []
+    for labels, points in page(store)[DURATION].children.items():
+        known = dict(labels)
+        count = sum(point.value for (suffix, _), point in points.items() if suffix == "_bucket")
+        found.append((known["http_request_method"], known["http_response_status_code"], known["error_type"], count))
+    return sorted(found)
+
+
+def plain(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"a", b"b"]
+
+
+def test_an_answer_passes_through_and_is_counted(store: Store, lines: list[dict[str, Any]]) -> None:
+    answer = Answer(Middleware(plain, store))
+    assert (answer.status, answer.body) == ("200 OK", b"ab")
+    assert requests(store) == [("GET", "200", "", 1)]
+    assert lines[0]["http.response.body.size"] == 2
+    assert store.cells[layout.ACTIVE] == store.cells[layout.STARTS] == 0
+    assert context.current.get() is None
+
+
+def test_an_exception_passes_through_unchanged(store: Store, lines: list[dict[str, Any]]) -> None:
+    raised = KeyError("mine")
+
+    def failing(*_: Any) -> Iterable[bytes]:
+        raise raised
+
+    with pytest.raises(KeyError) as caught:
+        Answer(Middleware(failing, store))
+    assert caught.value is raised
+    assert requests(store) == [("GET", "500", "KeyError", 1)]
+
+
+def test_even_the_end_of_the_process_is_recorded(store: Store, lines: list[dict[str, Any]]) -> None:
+    def leaving(*_: Any) -> Iterable[bytes]:
+        sys.exit(1)  # what gunicorn's abort does in the middle of a request
+
+    with pytest.raises(SystemExit):
+        Answer(Middleware(leaving, store))
+    assert requests(store) == [("GET", "500", "SystemExit", 1)]
+    assert lines[0]["error.type"] == "SystemExit"
+
+
+def test_a_second_start_with_exc_info_wins_and_the_error_is_passed_on(
+    store: Store, lines: list[dict[str, Any]]
+) -> None:
+    def recovering(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        try:
+            raise ValueError("late")
+        except ValueError:
+            start_response("502 Bad Gateway", [], sys.exc_info())
+        return [b"sorry"]
+
+    answer = Answer(Middleware(recovering, store))
+    assert answer.status == "502 Bad Gateway"
+    assert answer.exc_info[0] is ValueError
+    assert requests(store) == [("GET", "502", "502", 1)]
+
+
+def test_the_write_callable_still_writes(store: Store, lines: list[dict[str, Any]]) -> None:
+    def writing(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("200 OK", [("content-length", "5")])(b"hello")
+        return []
+
+    assert Answer(Middleware(writing, store)).body == b"hello"
+    assert lines[0]["http.response.body.size"] == 5
+
+
+def test_a_generator_that_the_server_closes_early_is_closed_and_recorded(
+    store: Store, lines: list[dict[str, Any]]
+) -> None:
+    closed = []
+
+    def streaming(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        try:
+            for _ in range(10):
+                yield b"x"
+        finally:
+            closed.append(True)
+
+    Answer(Middleware(streaming, store), most=2)
+    assert closed == [True]
+    assert requests(store) == [("GET", "200", "client_disconnected", 1)]
+
+
+def test_a_body_that_fails_at_its_close_is_an_error_and_finished_once(
+    store: Store, lines: list[dict[str, Any]]
+) -> None:
+    class Closing(list[bytes]):
+        def close(self) -> None:
+            raise RuntimeError("at the end")
+
+    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return Closing([b"x"])
+
+    body = Middleware(app, store)(environ(), lambda *_: None)
+    list(body)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="at the end"):
+            body.close()  # type: ignore[attr-defined]
+    assert requests(store) == [("GET", "200", "RuntimeError", 1)]
+
+
+@pytest.mark.parametrize("where", ["begin", "finish"])
+def test_telemetry_that_fails_changes_no_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch, lines: list[dict[str, Any]], where: str
+) -> None:
+    failures: list[str] = []
+    monkeypatch.setattr(runtime, "failed", lambda place, _error: failures.append(place))
+    middleware = Middleware(plain, store)
+    Answer(middleware)
+    if where == "begin":
+        monkeypatch.setattr("observability.traces.begin", lambda _environ: 1 / 0)
+    else:
+        monkeypatch.setattr(middleware, "places", lambda _labels: 1 / 0)
+    answer = Answer(middleware)
+    assert (answer.status, answer.body) == ("200 OK", b"ab")
+    assert failures == ["request"]
+    monkeypatch.undo()
+    Answer(middleware)
+    assert store.cells[layout.ACTIVE] == store.cells[layout.STARTS] == 0
+
+
+def test_label_sets_beyond_the_most_share_one_series(store: Store, lines: list[dict[str, Any]]) -> None:
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response(f"{environ['QUERY_STRING']} X", [])
+        return []
+
+    middleware = Middleware(app, store)
+    for status in range(200, 230):
+        Answer(middleware, QUERY_STRING=str(status))
+    found = requests(store)
+    assert sum(count for *_, count in found) == 30
+    assert (OVERFLOW, OVERFLOW, OVERFLOW, 20) in found
+    assert len(found) == 11
+
+
+@pytest.mark.parametrize("method", ["BREW", "get", "", "A" * 10_000, 'X"}\n'])
+def test_an_unknown_method_never_becomes_a_label(store: Store, lines: list[dict[str, Any]], method: str) -> None:
+    Answer(Middleware(plain, store), REQUEST_METHOD=method)
+    assert requests(store) == [("_OTHER", "200", "", 1)]
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "", "1e3", "²", "9" * 30])
+def test_a_senseless_content_length_does_no_harm(store: Store, lines: list[dict[str, Any]], length: str) -> None:
+    assert Answer(Middleware(plain, store), CONTENT_LENGTH=length).body == b"ab"
+    assert requests(store) == [("GET", "200", "", 1)]
+    assert store.cells[layout.ACTIVE] == 0
+
+
+def test_a_path_in_utf_8_is_shown_as_such(store: Store, lines: list[dict[str, Any]]) -> None:
+    Answer(Middleware(plain, store), PATH_INFO="/grüße".encode().decode("latin-1"))
+    assert lines[0]["url.path"] == "/grüße"
+
+
+def test_instrumenting_twice_measures_once(store: Store, lines: list[dict[str, Any]]) -> None:
+    app = flask.Flask("twice")
+    app.add_url_rule("/", view_func=lambda: "hi")
+    observability.instrument(app)
+    observability.instrument(app)
+    assert isinstance(app.wsgi_app, Middleware)
+    assert not isinstance(app.wsgi_app.app, Middleware)
+    Answer(Middleware(Middleware(plain, store), store))
+    assert requests(store) == [("GET", "200", "", 1)]
+
+
+def test_flask_errors_are_named_though_flask_answers_them(store: Store, lines: list[dict[str, Any]]) -> None:
+    app = flask.Flask("failing")
+
+    @app.get("/<name>")
+    def fail(name: str) -> str:
+        raise LookupError(name)
+
+    observability.instrument(app)
+    app.wsgi_app.store = store  # type: ignore[attr-defined]
+    assert Answer(app, PATH_INFO="/x").status.startswith("500")
+    assert requests(store) == [("GET", "500", "LookupError", 1)]
+    assert lines[0]["http.route"] == "/<name>"
+
+
+def test_flask_in_testing_mode_raises_and_the_route_is_known_all_the_same(
+    store: Store, lines: list[dict[str, Any]]
+) -> None:
+    app = flask.Flask("testing")
+    app.testing = True
+
+    @app.get("/<name>")
+    def fail(name: str) -> str:
+        raise LookupError(name)
+
+    observability.instrument(app)
+    app.wsgi_app.store = store  # type: ignore[attr-defined]
+    with pytest.raises(LookupError):
+        Answer(app, PATH_INFO="/x")
+    assert lines[0]["http.route"] == "/<name>"
+
+
+def test_annotate_reaches_the_line_and_cannot_replace_its_own_fields(store: Store, lines: list[dict[str, Any]]) -> None:
+    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        observability.annotate(tenant="acme", **{"http.route": "forged"})
+        start_response("200 OK", [])
+        return []
+
+    Answer(Middleware(app, store))
+    assert lines[0]["tenant"] == "acme"
+    assert lines[0]["http.route"] == ""
+
+
+def test_a_handler_that_forks_leaves_its_parents_numbers_alone(store: Store, lines: list[dict[str, Any]]) -> None:
+    def forking(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        pid = os.fork()
+        if pid == 0:
+            store.after_fork()
+        else:
+            os.waitpid(pid, 0)
+        start_response("200 OK", [])
+        return [b"parent" if pid else b"child"]
+
+    pid_before = os.getpid()
+    answer = Answer(Middleware(forking, store))
+    if os.getpid() != pid_before:
+        os._exit(0)  # the child: it has gone through the same middleware
+    assert answer.body == b"parent"
+    assert requests(store) == [("GET", "200", "", 1)]
+    assert store.cells[layout.ACTIVE] == 0
