@@ -48,15 +48,15 @@ def on_starting(server: Any) -> None:
     loaded = runtime.settings()
     upgraded_from = int(os.environ.get("GUNICORN_PID", 0))
     inherited = _open_directory(loaded, upgraded_from)
-    store.STORE.claim("master")
-    store.child(catalogue.INFO, gunicorn.__version__, platform.python_version()).set(1)
-    log = logs.get_logger("observability")
-    log.info("settings", settings=dict([*shown(loaded), *shown(load(Server))]) | _effective(server))
     if loaded.agent:
-        _make_agent(loaded, inherited)
+        _make_agent(loaded, inherited)  # first: it can answer even where the disk has no room for a slot
+    store.STORE.claim("master")
     store.STORE.slot.write_note(
         upgraded_from=upgraded_from, agent_fd=_agent.fd if _agent else -1, worker_class=server.cfg.worker_class_str
     )
+    store.child(catalogue.INFO, gunicorn.__version__, platform.python_version()).set(1)
+    effective = dict([*shown(loaded), *shown(load(Server))]) | _effective(server)
+    logs.get_logger("observability").info("settings", settings=effective)
 
 
 def _open_directory(loaded: Settings, upgraded_from: int) -> int:

@@ -8,7 +8,7 @@ import bisect
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from observability import catalogue, context, layout, logs, runtime, traces
 from observability.queue_time import queue_seconds
@@ -251,12 +251,14 @@ class Middleware:
     """Measures every request of a WSGI application.
 
     Args:
-        app: the application; route templates are known where it is Flask.
+        app: the application.
         store: where the numbers go.
+        flask: the Flask app behind it, which knows route templates; None for any other.
     """
 
-    def __init__(self, app: "WSGIApplication", store: Store = STORE) -> None:
+    def __init__(self, app: "WSGIApplication", store: Store = STORE, flask: "Flask | None" = None) -> None:
         self.app = app
+        self.flask = flask
         self.store = store
         self.epoch: object = None
         self.owns_thread = True
@@ -288,6 +290,7 @@ class Middleware:
             body = self.app(environ, start)
         except BaseException as error:
             request.error = error
+            request.route = request.route or self._matched(environ)
             request.finish()
             raise
         file_wrapper: Any = environ.get("wsgi.file_wrapper")
@@ -295,6 +298,16 @@ class Middleware:
             _watch_file(request, body)
             return body
         return Body(request, body)
+
+    def _matched(self, environ: "WSGIEnvironment") -> str:
+        """Match the route anew where Flask had no time to tell it: gunicorn's timeout ends a request by SystemExit."""
+        if self.flask is None:
+            return ""
+        try:
+            rule, _ = self.flask.url_map.bind_to_environ(environ).match(return_rule=True)
+        except Exception:
+            return ""  # there is none, or only a redirect
+        return rule.rule
 
     def _begin_process(self) -> None:
         """Settle in a process: at the first request, and again after a fork."""
@@ -349,6 +362,7 @@ def instrument(app: "Flask | WSGIApplication") -> Any:
     if not isinstance(inner, Middleware):
         from flask import got_request_exception  # a WSGI app without Flask does not pay for its import
 
-        app.wsgi_app = Middleware(inner)  # type: ignore[union-attr,method-assign]
+        flask = cast("Flask", app)
+        flask.wsgi_app = Middleware(inner, flask=flask)  # type: ignore[method-assign]
         got_request_exception.connect(_note_exception, app)
     return app

@@ -4,7 +4,6 @@ python -m scripts.docs [--check]
 """
 
 import importlib
-import importlib.util
 import pkgutil
 import re
 import sys
@@ -23,21 +22,24 @@ OPTION = re.compile(r"^## ([A-Z_]+)=(\S*) +(.+)$", re.MULTILINE)
 GROUPS: dict[str, Callable[[Metric], bool]] = {
     "HTTP, all workers merged": lambda metric: metric.name.startswith("http_"),
     "Each worker apart": lambda metric: metric.per_worker,
-    "About Sightline itself": lambda metric: metric.name.startswith("observability_"),
-    "The server": lambda _: True,  # the rest
+    "The server": lambda metric: not metric.name.startswith("observability_"),
+    "About Sightline itself": lambda _: True,  # the rest
 }
 
 SETTINGS_HEAD = """
 Every setting is an environment variable, read once at the start; empty counts as unset.
 A value that makes no sense stops the start with one line, which names the variable, what it got, and what it takes.
-What the server really runs with is the first line of its log (`"body":"settings"`), secrets masked.
+What the server really runs with is in its log, in the line whose `body` is `settings`.
+A secret is masked there; of a URL, its password.
 """
 
 METRICS_HEAD = """
-The agent serves all of them at `/metrics`, as Prometheus text or, with exemplars, as OpenMetrics: the client's `Accept` header decides.
-Counters and histograms go on where a worker's predecessor stopped, and begin at zero only with a new server; gauges are those of live workers.
+The agent serves all of them at `/metrics`: as Prometheus text, or as OpenMetrics with exemplars, if the client asks.
+Counters and histograms go on where a worker's predecessor stopped; only a new server begins at zero.
+Gauges are those of live workers.
 The label `worker` is the number of the worker's [slot](slots.md), not its pid.
-A metric that would have more label sets than `OBSERVABILITY_MAX_LABEL_SETS` in a worker counts the rest under `_overflow`.
+Label sets beyond `OBSERVABILITY_MAX_LABEL_SETS` in a worker are counted together, with `_overflow` for every label.
+`http_route` is the route's template, and empty where none matched; `error_type` is empty unless the request failed.
 """
 
 
@@ -49,14 +51,11 @@ def build() -> dict[str, str]:
 
 def _import_app() -> type | None:
     """Import all modules of the app, and return its settings class, if it has one."""
-    store.STORE.claims_lazily = False  # a slot of a server that runs here is none of ours
+    store.STORE.claims_lazily = False  # the metrics that are made here are not a worker's of a server that runs
     app = importlib.import_module("app")
     for module in pkgutil.walk_packages(getattr(app, "__path__", []), "app."):
         importlib.import_module(module.name)
-    if importlib.util.find_spec("app.settings") is None:
-        return None
-    own: type = importlib.import_module("app.settings").Settings
-    return own
+    return getattr(sys.modules.get("app.settings"), "Settings", None)
 
 
 def declared_by_app() -> Iterator[Metric]:
@@ -117,8 +116,14 @@ def _metrics_section(title: str, some: list[Metric]) -> list[str]:
         return []
     rows = ((f"`{each.name}`", each.kind, _labels(each), _plain(each.help)) for each in some)
     parts = [f"## {title}\n", _table(("Metric", "Type", "Labels", "What it says"), rows)]
-    buckets = [f"- `{each.name}`: {', '.join(f'{bound:g}' for bound in each.buckets)}" for each in some if each.buckets]
-    return parts + ["Upper bounds of the buckets, beside `+Inf`:\n\n" + "\n".join(buckets) + "\n"] * bool(buckets)
+    bounds = [f"- `{each.name}`: {', '.join(map(_number, each.buckets))}\n" for each in some if each.buckets]
+    if bounds:
+        parts.append("Upper bounds of the buckets, beside `+Inf`:\n\n" + "".join(bounds))
+    return parts
+
+
+def _number(bound: float) -> str:
+    return f"{bound:.10g}"
 
 
 def _labels(metric: Metric) -> str:

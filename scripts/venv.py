@@ -56,7 +56,11 @@ def _create(venv: Path, *, clear: bool) -> None:
 
 def _run(command: list[str]) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    if subprocess.run(command, env=environ, check=False).returncode:
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as running:
+        for line in running.stdout or ():
+            if line.startswith("Collecting "):  # pip says several lines a package, and one for each that is there
+                print(f"  {line.split()[1]}", flush=True)
+    if running.returncode:
         raise Problem(f"Setting up .venv failed, as said above; `make setup` starts afresh. It ran: {command[0]} ...")
 
 

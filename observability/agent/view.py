@@ -124,7 +124,7 @@ class View:
         """Tell whether enough workers are booted, and how many are."""
         _, _, workers = self.look()
         booted = sum(worker.booted and worker.fresh for worker in workers)
-        return booted >= self.ready_workers, f"{booted} of {self.ready_workers} workers are booted"
+        return booted >= self.ready_workers, f"{booted} workers are booted, {self.ready_workers} wanted"
 
 
 def _master(reading: Reading) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The middleware around any WSGI application: nothing it does may change an answer."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -273,6 +274,21 @@ def test_flask_in_testing_mode_raises_and_the_route_is_known_all_the_same(
     with pytest.raises(LookupError):
         Answer(app, PATH_INFO="/x")
     assert lines[0]["http.route"] == "/<name>"
+
+
+def test_a_timed_out_flask_request_has_its_route(store: Store, lines: list[dict[str, Any]]) -> None:
+    app = flask.Flask("stuck")
+
+    @app.get("/<name>")
+    def stuck(name: str) -> str:
+        sys.exit(1)  # what gunicorn's abort does in the middle of a request
+
+    observability.instrument(app)
+    app.wsgi_app.store = store  # type: ignore[attr-defined]
+    for path in ("/x", "/x/y/z"):
+        with contextlib.suppress(SystemExit):
+            Answer(app, PATH_INFO=path, SERVER_NAME="localhost", SERVER_PORT="80")
+    assert [line["http.route"] for line in lines] == ["/<name>", ""]
 
 
 def test_annotate_reaches_the_line_and_cannot_replace_its_own_fields(store: Store, lines: list[dict[str, Any]]) -> None:
