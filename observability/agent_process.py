@@ -80,9 +80,15 @@ class AgentProcess:
         package = str(Path(__file__).resolve().parent.parent)
         search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
         env = {**os.environ, "PYTHONPATH": search, "OBSERVABILITY_DIR": str(self.settings.directory)}
+        self.pid = 0
         self.pid = os.posix_spawn(sys.executable, command, env, file_actions=self._file_actions())
         self._started = time.monotonic()
         store.child(catalogue.AGENT_STARTS).inc()
+
+    def ensure(self) -> None:
+        """Start the agent if the last start failed, for want of memory or of process ids."""
+        if not self.pid:
+            self.start()
 
     def _file_actions(self) -> list[tuple[int, ...] | tuple[int, int, str, int, int]]:
         """Give the agent its socket, and nothing else of the master's: a listener would hold the app's port."""

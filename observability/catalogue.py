@@ -154,7 +154,7 @@ SPANS = _declare("observability_spans_total", "counter", "Spans by outcome: expo
 LABEL_SETS_REFUSED = _declare(
     "observability_label_sets_refused_total",
     "counter",
-    "Observations that went to a metric's overflow series because it has as many label sets as it may.",
+    "Times that a new label set found its metric full, and went to the overflow series.",
     ("metric",),
 )
 STORE_REFUSED = _declare(

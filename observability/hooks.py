@@ -28,9 +28,9 @@ def _never_raises(hook: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any) -> None:
         try:
             hook(*args)
-        except slots.DirectoryError:
-            raise  # gunicorn prints it as one line and exits with 1
         except Exception as error:
+            if isinstance(error, slots.DirectoryError) and hook.__name__ == "on_starting":
+                raise  # gunicorn prints it as one line and exits with 1
             runtime.failed(hook.__name__, error)
 
     return guarded
@@ -166,6 +166,8 @@ def worker_exit(_server: Any, worker: Any) -> None:
 def child_exit(_server: Any, worker: Any) -> None:
     """Say in the dead worker's slot when it ended."""
     slots.mark_ended(runtime.settings().directory, worker.pid)
+    if _agent is not None:
+        _agent.ensure()
 
 
 @_never_raises

@@ -30,7 +30,7 @@ NOTE_AT: Final = 64
 NOTE_MAX: Final = HEADER_SIZE - NOTE_AT - NOTE.size
 
 FLIGHT_AT: Final = HEADER_SIZE
-FLIGHT_ENTRIES: Final = 256
+FLIGHT_ENTRIES: Final = 1024
 # thread or greenlet, trace id in hex, method, path, start in monotonic seconds (0: free); start is written last
 FLIGHT: Final = struct.Struct("=Q32s8s72sd")
 FLIGHT_START_AT: Final = FLIGHT.size - 8

@@ -4,13 +4,38 @@ Asking twice for the same metric returns the same one, so that an application fa
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
-from prometheus_client import Counter, Gauge, Histogram
+import prometheus_client
 
-from observability.store import SlotValue
+from observability.store import OVERFLOW, STORE, SlotValue
 
 _made: dict[str, Any] = {}
+
+
+class _Bounded(prometheus_client.metrics.MetricWrapperBase):
+    """A metric that keeps only so many label sets in memory, as its slot file does; the rest share the overflow's."""
+
+    def labels(self, *values: object, **by_name: object) -> Self:
+        """Return the recorder of a label set."""
+        if len(self._metrics) >= STORE.max_label_sets:
+            given = tuple(str(by_name[name]) for name in self._labelnames) if by_name else tuple(map(str, values))
+            if given not in self._metrics:
+                STORE.refuse(self._original_name)
+                return super().labels(*(OVERFLOW,) * len(self._labelnames))
+        return super().labels(*values, **by_name)
+
+
+class Counter(_Bounded, prometheus_client.Counter):
+    """prometheus_client's counter, bounded."""
+
+
+class Gauge(_Bounded, prometheus_client.Gauge):
+    """prometheus_client's gauge, bounded."""
+
+
+class Histogram(_Bounded, prometheus_client.Histogram):
+    """prometheus_client's histogram, bounded."""
 
 
 def _make(cls: type[Any], name: str, help: str, labels: Sequence[str], per_worker: bool, **more: Any) -> Any:

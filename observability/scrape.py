@@ -22,7 +22,8 @@ from observability.catalogue import Metric
 from observability.store import Family, family_of, read_records
 
 Labels = tuple[tuple[str, str], ...]
-_RETRIES = 20  # a request's values change for well under a microsecond at a time
+# A request's values change for well under a microsecond at a time; only a writer that was preempted then takes longer.
+_RETRIES, _RETRY_SECONDS = 10, 0.0005
 
 
 class CorruptError(ValueError):
@@ -100,24 +101,41 @@ _GAUGES: dict[str, Callable[[Point, float, float], None]] = {
 
 @dataclass
 class Reading:
-    """A slot at the moment of a scrape."""
+    """A slot at the moment of a scrape.
 
-    role: str
-    number: int
+    Args:
+        file: the slot's file.
+        note: what its owner says of itself.
+        live: whether the owner lives.
+        busy: request seconds so far; requests in flight count up to now, or to their worker's end.
+        values: the numbers.
+    """
+
+    file: "SlotFile"
     note: dict[str, Any]
     live: bool
-    ended: float
+    busy: float
     values: Sequence[float]
+
+    @property
+    def role(self) -> str:
+        """`worker` or `master`."""
+        return self.file.role
+
+    @property
+    def number(self) -> int:
+        """The slot's number."""
+        return self.file.number
+
+    @property
+    def forked(self) -> bool:
+        """Whether it is a gunicorn worker's slot; a script or a worker's own child has one too."""
+        return self.role == "worker" and "heartbeat_fd" in self.note
 
     @property
     def label(self) -> str:
         """The `worker` label's value."""
-        return str(self.number) if self.role == "worker" else self.role
-
-    def busy(self, now: float) -> float:
-        """Return the request seconds so far; requests in flight count up to now, or to their worker's end."""
-        until = now if self.live else self.ended or now
-        return self.values[layout.BUSY] + max(0.0, self.values[layout.ACTIVE] * until - self.values[layout.STARTS])
+        return self.file.label
 
 
 class SlotFile:
@@ -131,6 +149,8 @@ class SlotFile:
         self.path = path
         role, _, number = path.stem.partition("-")
         self.role, self.number = role, int(number)
+        self.label = number if role == "worker" else role
+        self._busy = 0.0
         self.fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         self.identity = _identity(os.fstat(self.fd))
         self._parsed = 0
@@ -159,25 +179,32 @@ class SlotFile:
             self._learn(records, cells, page)
         except (ValueError, KeyError, IndexError, TypeError, struct.error) as error:
             raise CorruptError(f"{self.path.name}: {error}") from error
+        live, now = slots.held(self.fd), time.monotonic()
+        values = self._values(cells, live)
+        ended = layout.ENDED.unpack_from(header, layout.ENDED_AT)[0]
         return Reading(
-            self.role,
-            self.number,
-            slots.read_note(header),
-            slots.held(self.fd),
-            layout.ENDED.unpack_from(header, layout.ENDED_AT)[0],
-            self._values(cells),
+            self, slots.read_note(header), live, self._busy_until(now if live else ended or now, values), values
         )
 
-    def _values(self, cells: int) -> Sequence[float]:
+    def _values(self, cells: int, live: bool) -> Sequence[float]:
+        """Copy the values, a request's all from before or all from after its end."""
         values: Sequence[float] = ()
         for _ in range(_RETRIES):
             data = os.pread(self.fd, cells * 8, layout.VALUES_AT)
             if len(data) != cells * 8:
                 raise CorruptError(f"{self.path.name}: truncated")
             values = memoryview(data).cast("d")
-            if not values[layout.SEQUENCE] % 2:
+            if not values[layout.SEQUENCE] % 2 or not live:  # a writer killed in a change leaves it odd
                 break
-        return values  # a writer killed in the middle of a change leaves it odd for good
+            time.sleep(_RETRY_SECONDS)
+        return values
+
+    def _busy_until(self, until: float, values: Sequence[float]) -> float:
+        """Return the request seconds, which never decrease: not even where a change could not be seen whole."""
+        whole = not values[layout.SEQUENCE] % 2
+        running = max(0.0, values[layout.ACTIVE] * until - values[layout.STARTS]) if whole else 0.0
+        self._busy = max(self._busy, values[layout.BUSY] + running)
+        return self._busy
 
     def _learn(self, records: int, cells: int, page: Page) -> None:
         """Parse the records that were added since the last scrape."""
@@ -191,7 +218,7 @@ class SlotFile:
                 self._families.append(family_of(record))
             elif record[0] == "S":
                 self._learn_series(record, cells, page)
-            elif record[0] == "E":
+            elif record[0] == "E" and record[1] in self._places:
                 self._exemplars[record[1]] = (record[2], self._places[record[1]])
         self._parsed = records
 
@@ -211,7 +238,7 @@ class SlotFile:
     def _point(self, page: Page, family: Family, suffix: str, label_values: list[str], bound: str) -> Point:
         labels = tuple(zip(family.labels, label_values, strict=True))
         if family.merge == "all":
-            labels = (("worker", str(self.number) if self.role == "worker" else self.role), *labels)
+            labels = (("worker", self.label), *labels)
         metric = page.metric(family.name, family.kind, family.help)
         if metric.kind != family.kind:
             return Point()  # an older release's metric of the same name: the first one seen is shown
@@ -257,9 +284,10 @@ class SlotFile:
     def flights(self) -> Iterator[dict[str, Any]]:
         """Yield the requests in flight, the oldest first; `start` in monotonic seconds."""
         data = os.pread(self.fd, layout.FLIGHT_ENTRIES * layout.FLIGHT.size, layout.FLIGHT_AT)
-        whole = len(data) - len(data) % layout.FLIGHT.size
-        entries = [entry for entry in layout.FLIGHT.iter_unpack(data[:whole]) if entry[4] > 0.0]
-        for ident, trace_id, method, path, start in sorted(entries, key=lambda entry: float(entry[4])):
+        width = layout.FLIGHT.size // 8
+        starts = memoryview(data[: len(data) // 8 * 8]).cast("d")[width - 1 :: width].tolist()
+        for _, entry in sorted((begun, entry) for entry, begun in enumerate(starts) if begun > 0.0):
+            ident, trace_id, method, path, start = layout.FLIGHT.unpack_from(data, entry * layout.FLIGHT.size)
             yield {
                 "method": _text(method),
                 "path": _text(path),
@@ -354,18 +382,18 @@ class Scraper:
 
     def _put_computed(self, readings: list[Reading]) -> None:
         """Put what is computed from the values with fixed places."""
-        page, now = self.page, time.monotonic()
+        page = self.page
         workers = [reading for reading in readings if reading.role == "worker"]
         for reading in workers:
             values, label = reading.values, reading.label
             page.put(catalogue.WORKER_REQUESTS, values[layout.REQUESTS], worker=label)
             page.put(catalogue.WORKER_ERRORS, values[layout.ERRORS], worker=label)
-            page.put(catalogue.WORKER_BUSY, reading.busy(now), worker=label)
+            page.put(catalogue.WORKER_BUSY, reading.busy, worker=label)
             if reading.live:
                 page.put(catalogue.WORKER_ACTIVE, values[layout.ACTIVE], worker=label)
         live = [reading for reading in workers if reading.live]
         page.put(catalogue.ACTIVE_REQUESTS, sum(reading.values[layout.ACTIVE] for reading in live))
-        page.put(catalogue.WORKERS, len(live), "live")
+        page.put(catalogue.WORKERS, sum(reading.forked for reading in live), "live")
         page.put(catalogue.STORE_REFUSED, sum(reading.values[layout.REFUSED] for reading in readings))
 
     def _put_self(self, begun: float) -> None:

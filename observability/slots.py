@@ -25,8 +25,9 @@ from observability import layout
 
 MAX_SLOTS = 1024
 STAMP = "layout"
-_FILE = re.compile(r"(worker|master)-(\d{1,4})\.slot(\.corrupt|\.new-\d+)?")
+_FILE = re.compile(r"(worker|master)-([1-9]\d{0,3})\.slot(\.corrupt|\.new-\d+)?")
 _FLOCK = struct.Struct("hhqqi0q")  # struct flock, native layout: type, whence, start, length, pid
+_RECORD_BYTES = 256
 _CHUNK = 16 * 1024  # bytes by which the used part of an area is made real
 
 
@@ -152,6 +153,16 @@ class Slot:
         self._set_used(end, self.cells, self.exemplars)
         return True
 
+    def has_room(self, count: int) -> bool:
+        """Tell whether `count` new series find room, by what a record takes at most in practice."""
+        records = self.records + count * _RECORD_BYTES
+        return (
+            self.cells + 2 * count <= layout.VALUES_MAX
+            and records <= layout.RECORDS_MAX
+            and self._make_real(layout.VALUES_AT, (self.cells + 2 * count) * 8)
+            and self._make_real(layout.RECORDS_AT, records)
+        )
+
     def add_cells(self, count: int) -> int | None:
         """Take the next `count` values, 0 each; None where there is no room."""
         first, end = self.cells, self.cells + count
@@ -201,6 +212,7 @@ class Slot:
         """Begin anew on what the last owner left: its counters go on, what was in flight is over."""
         values, now = self.values, time.monotonic()
         ended = layout.ENDED.unpack_from(self.memory, layout.ENDED_AT)[0] or now
+        values[layout.SEQUENCE] = 1.0  # odd: a reader waits for the whole
         if values[layout.ACTIVE]:
             values[layout.BUSY] += max(0.0, values[layout.ACTIVE] * ended - values[layout.STARTS])
         values[layout.ACTIVE] = values[layout.STARTS] = values[layout.SEQUENCE] = 0.0
@@ -237,6 +249,8 @@ def _open_free(path: Path) -> int | None:
         except FileNotFoundError:
             _create(path)
             continue
+        except OSError:  # a directory, a symbolic link, somebody else's file: not to be touched, and no slot
+            return None
         if not _take(fd):
             os.close(fd)
             return None

@@ -23,6 +23,20 @@ def _native_poll() -> Callable[[], "select.poll"]:
     return monkey.get_original("select", "poll") if monkey else select.poll
 
 
+def _occupy(fd: int) -> None:
+    """Keep the number of a closed standard descriptor from the next file opened: what is printed would overwrite it.
+
+    Writing to it fails as before, and is counted.
+    """
+    try:
+        os.fstat(fd)
+    except OSError:
+        null = os.open(os.devnull, os.O_RDONLY)
+        if null != fd:
+            os.dup2(null, fd)
+            os.close(null)
+
+
 class Output:
     """A file descriptor that takes lines.
 
@@ -40,10 +54,9 @@ class Output:
         self._target = self.fd
         self._waits = self._blocked = self._torn = False
         self.longest = LONGEST
-        try:
-            mode = os.fstat(self.fd).st_mode
-        except OSError:
-            return  # closed: every write will fail, and be counted
+        for fd in (0, 1, 2):
+            _occupy(fd)
+        mode = os.fstat(self.fd).st_mode
         if stat.S_ISFIFO(mode):
             self.longest = PIPE_BUF
             self._target = self._reopened()

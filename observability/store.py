@@ -8,11 +8,11 @@ writes to private memory of the same layout; claiming carries over what that hol
 import bisect
 import logging
 import os
-import threading
 import time
 import weakref
 import zlib
-from collections.abc import Iterator, Mapping
+from _thread import RLock
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -47,6 +47,11 @@ class Family:
 Series = tuple[str, tuple[str, ...], str]
 
 
+def _encodable(value: str) -> str:
+    """Replace what is no text in UTF-8: lone surrogates, which a client can send in JSON."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+
+
 class Store:
     """The values of this process.
 
@@ -56,7 +61,9 @@ class Store:
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
-        self.lock = threading.RLock()  # re-entrant: a signal handler may record while a record is under way
+        # Re-entrant: a signal handler may record while a record is under way. Native even under gevent, whose own is
+        # slower and not safe against that; nothing in its sections lets another greenlet run.
+        self.lock = RLock()
         self.claims_lazily = True  # not in a gunicorn master, whose hooks claim
         self._tried = False
         self.max_label_sets = 1000
@@ -96,7 +103,7 @@ class Store:
                 value.bind()
 
     def _carry_over(self, family: Family, series: Series, amount: float) -> None:
-        index = self.index(family, *series)
+        (index,) = self.places(family, series[1], [(series[0], series[2])])
         if family.kind == "gauge":
             self.cells[index] = amount
         else:
@@ -118,7 +125,7 @@ class Store:
 
     def after_fork(self) -> None:
         """Start over in a forked child: its own lock, private memory, no slot."""
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self._tried = False
         parent = self.slot
         self._use(slots.Slot.private())
@@ -134,14 +141,26 @@ class Store:
         except (OSError, RuntimeError, ValueError) as error:
             _log.warning("metrics of this process stay invisible: %s", error)
 
-    def index(self, family: Family, suffix: str, label_values: tuple[str, ...], bound: str = "") -> int:
-        """Return the place of a series' value, made if it is new; the overflow series' or VOID where it may not be."""
+    def places(
+        self, family: Family, label_values: tuple[str, ...], parts: Sequence[tuple[str, str]] = (("", ""),)
+    ) -> list[int]:
+        """Return the places of a label set's values, made where they are new.
+
+        A label set that may not be has the overflow's; where there is no room for all of its values, each is VOID.
+
+        Args:
+            parts: the suffix of each value's name, and a bucket's upper bound or "".
+        """
         with self.lock:
             self.claim_if_lazy()
-            found = self._index.get((family, (suffix, label_values, bound)))
-            if found is not None:
-                return found
-            return self._add(family, (suffix, self._admit(family, label_values), bound))
+            found = [self._index.get((family, (suffix, label_values, bound))) for suffix, bound in parts]
+            if None not in found:
+                return found  # type: ignore[return-value]
+            admitted = self._admit(family, tuple(map(_encodable, label_values)))
+            if not self.slot.has_room(len(parts)):
+                self.cells[layout.REFUSED] += 1
+                return [layout.VOID] * len(parts)
+            return [self._add(family, (suffix, admitted, bound)) for suffix, bound in parts]
 
     def _add(self, family: Family, series: Series) -> int:
         found = self._index.get((family, series))
@@ -165,15 +184,19 @@ class Store:
 
     def _admit(self, family: Family, label_values: tuple[str, ...]) -> tuple[str, ...]:
         """Return the label values, or the overflow's where the metric has as many label sets as it may."""
-        if not label_values:
+        overflow = (OVERFLOW,) * len(label_values)
+        if label_values == overflow:
             return label_values
-        known = self._label_sets.setdefault(family, set())
-        if label_values in known or len(known) < self.max_label_sets:
-            known.add(label_values)
-            return label_values
-        if family.name != catalogue.LABEL_SETS_REFUSED.name:
-            self.child(catalogue.LABEL_SETS_REFUSED, family.name).inc()
-        return (OVERFLOW,) * len(label_values)
+        if self.full(family, label_values):
+            self.refuse(family.name)
+            return overflow
+        self._label_sets.setdefault(family, set()).add(label_values)
+        return label_values
+
+    def refuse(self, name: str) -> None:
+        """Count a label set that its metric has no room for."""
+        if name != catalogue.LABEL_SETS_REFUSED.name:
+            self.child(catalogue.LABEL_SETS_REFUSED, name).inc()
 
     def full(self, family: Family, label_values: tuple[str, ...]) -> bool:
         """Tell whether these label values would go to the overflow series."""
@@ -203,12 +226,17 @@ class Store:
         found = self._children.get((metric, label_values))
         if found is None:
             found = _RECORDERS[metric.kind](self, metric, label_values)
-            if not self.full(found.family, label_values):
-                self._children[metric, label_values] = found
+            overflow = (OVERFLOW,) * len(label_values)
+            if label_values != overflow and self.full(found.family, label_values):
+                self.refuse(metric.name)
+                return self.child(metric, *overflow)
+            self._children[metric, label_values] = found
         return found
 
     def exemplar(self, index: int, labels: Mapping[str, str], value: float, timestamp: float | None = None) -> None:
         """Store an exemplar beside a value; the newest replaces the one before."""
+        if index == layout.VOID:
+            return
         with self.lock:
             entry = self._exemplars.get(index)
             if entry is None:
@@ -264,7 +292,7 @@ class Recorder:
         return self.places
 
     def _places(self) -> list[int]:
-        return [self.store.index(self.family, "", self.label_values)]
+        return self.store.places(self.family, self.label_values)
 
 
 class CounterRecorder(Recorder):
@@ -295,11 +323,8 @@ class HistogramRecorder(Recorder):
     """A histogram: the sum's place first, then one place a bucket, +Inf last; buckets hold their own counts."""
 
     def _places(self) -> list[int]:
-        name, labels = self.family, self.label_values
-        bounds = [str(bound) for bound in self.bounds] + ["+Inf"]
-        return [self.store.index(name, "_sum", labels)] + [
-            self.store.index(name, "_bucket", labels, bound) for bound in bounds
-        ]
+        buckets = [("_bucket", str(bound)) for bound in self.bounds] + [("_bucket", "+Inf")]
+        return self.store.places(self.family, self.label_values, [("_sum", ""), *buckets])
 
     def observe(self, value: float, exemplar: Mapping[str, str] | None = None) -> None:
         """Count one observation, in the metric's unit."""
@@ -353,7 +378,7 @@ class SlotValue:
 
     def bind(self) -> Self:
         """Find the value's place in the store's present memory."""
-        self.index = self.store.index(self.family, self.suffix, self.label_values, self.bound)
+        (self.index,) = self.store.places(self.family, self.label_values, [(self.suffix, self.bound)])
         self.epoch = self.store.epoch
         return self
 

@@ -4,6 +4,8 @@ It works under every worker class, since it uses nothing of the server. Nothing 
 wrong with the telemetry is counted, and the application answers as if it were not there.
 """
 
+from __future__ import annotations  # the annotations of a function made in each request would cost a microsecond there
+
 import bisect
 import sys
 import time
@@ -23,6 +25,7 @@ _SCHEMES = frozenset({"http", "https"})
 _KEY = "observability.request"
 _BOUNDS = catalogue.DURATION_BUCKETS
 _SIZES = catalogue.SIZE_BUCKETS
+_LONGEST_LENGTH = 15  # digits of a Content-Length that is believed
 
 
 class _Places:
@@ -32,7 +35,8 @@ class _Places:
 
     def __init__(self, store: Store, labels: tuple[str, str, str, str, str]) -> None:
         def places(metric: catalogue.Metric, *values: str) -> list[int]:
-            return HistogramRecorder(store, metric, values).bind()
+            recorder: HistogramRecorder = store.child(metric, *values)
+            return recorder.bind()
 
         self.labels = labels
         self.duration = places(catalogue.REQUEST_DURATION, *labels)
@@ -54,6 +58,7 @@ class Request(context.RequestContext):
         "in_flight",
         "method",
         "middleware",
+        "outer",
         "path",
         "queued",
         "route",
@@ -63,10 +68,11 @@ class Request(context.RequestContext):
         "trace",
     )
 
-    def __init__(self, middleware: "Middleware", environ: "WSGIEnvironment") -> None:
+    def __init__(self, middleware: Middleware, environ: WSGIEnvironment) -> None:
         self.middleware, self.environ = middleware, environ
         self.status = self.sent = 0
-        self.declared = self.route = ""
+        self.declared = 0
+        self.route = ""
         self.complete = False
         self.error: BaseException | None = None
         method = environ["REQUEST_METHOD"]
@@ -77,8 +83,9 @@ class Request(context.RequestContext):
         header = environ.get("HTTP_X_REQUEST_START")
         self.queued = queue_seconds(header, time.time()) if header else None
         self.cpu_start = time.thread_time() if middleware.owns_thread else 0.0
-        self.start = time.monotonic()
+        self.outer = context.current.get()
         store = middleware.store
+        self.start = time.monotonic()
         self.epoch = store.epoch
         self.flight = store.slot.flight.enter(self.method, self.path, self.trace_id, self.start)
         with store.lock:
@@ -89,6 +96,20 @@ class Request(context.RequestContext):
             cells[layout.SEQUENCE] += 1.0
             self.in_flight = int(cells[layout.ACTIVE])
         context.current.set(self)
+
+    def started(self, status: str, headers: list[tuple[str, str]]) -> None:
+        """Take what the start of the response tells."""
+        self.status = int(status[:3])
+        self.learn_route()
+        for name, value in headers:
+            if len(name) == 14 and name.lower() == "content-length" and len(value) <= _LONGEST_LENGTH:
+                self.declared = int(value)
+
+    def raised(self, error: BaseException) -> None:
+        """Note what left the app: before the first byte of the body the server still answers 500 for it."""
+        self.error = error
+        if not self.sent:
+            self.status = 500
 
     def learn_route(self) -> None:
         """Take the route's template while Flask still knows it; it stays empty where none matched.
@@ -112,44 +133,43 @@ class Request(context.RequestContext):
         middleware, self.middleware = self.middleware, None  # type: ignore[assignment]
         if middleware is None:
             return
-        duration = time.monotonic() - self.start
         cpu = time.thread_time() - self.cpu_start if middleware.owns_thread else None
         try:
-            self._record(middleware, duration, cpu)
+            self._record(middleware, cpu)
         except Exception as error:
             runtime.failed("request", error)
         finally:
             if self.epoch is middleware.store.epoch:  # not counted: then at least not in flight for ever
                 with middleware.store.lock:
                     self._leave(middleware.store)
-            context.current.set(None)
+            context.current.set(self.outer)
             self.environ.pop(_KEY, None)  # it holds the environ in turn: no cycle for the collector
 
-    def _record(self, middleware: "Middleware", duration: float, cpu: float | None) -> None:
+    def _record(self, middleware: Middleware, cpu: float | None) -> None:
         route, error_type = self.route, self.error_type()
-        if self.error is not None and not self.status:
-            self.status = 500  # what gunicorn answers for an application that raised before its response
         failed = self.status >= 500 or self.error is not None
         scheme = self.environ.get("wsgi.url_scheme", "")
         scheme = scheme if scheme in _SCHEMES else "_OTHER"
         store = middleware.store
+        duration = time.monotonic() - self.start
         if self.epoch is store.epoch:  # else this is a forked child: the request is its parent's
             labels = (self.method, route, str(self.status), scheme, error_type)
-            bucket = self._count(store, middleware.places(labels), duration, failed)
+            duration, bucket = self._count(store, middleware.places(labels), failed)
             if self.queued is not None:
                 store.child(catalogue.REQUEST_QUEUE).observe(self.queued)
-            kept = self.trace.end(self, route, error_type, duration)
-            if kept:
+            if self.trace.end(self, route, error_type, duration):
                 ids = {"trace_id": self.trace_id, "span_id": self.span_id}
                 store.exemplar(bucket, ids, duration)
         self._log(route, scheme, error_type, failed, duration, cpu)
 
-    def _count(self, store: Store, places: _Places, duration: float, failed: bool) -> int:
-        """Change all of the request's numbers between two steps of the sequence; return the duration's bucket."""
-        bucket = places.duration[1 + bisect.bisect_left(_BOUNDS, duration)]
-        received = self.environ.get("CONTENT_LENGTH")
-        sent = self.sent or int(self.declared or 0)
+    def _count(self, store: Store, places: _Places, failed: bool) -> tuple[float, int]:
+        """Change all of the request's numbers between two steps of the sequence; return its duration and bucket."""
+        received = self.environ.get("CONTENT_LENGTH") or ""
+        size = float(received) if received.isdecimal() and len(received) <= _LONGEST_LENGTH else 0.0
         with store.lock:
+            # Timed under the lock: a scrape has counted the request up to now, and may not find less in the end.
+            duration = time.monotonic() - self.start
+            bucket = places.duration[1 + bisect.bisect_left(_BOUNDS, duration)]
             cells = store.cells
             cells[layout.SEQUENCE] += 1.0
             self._leave(store)
@@ -159,14 +179,13 @@ class Request(context.RequestContext):
                 cells[layout.ERRORS] += 1.0
             cells[places.duration[0]] += duration
             cells[bucket] += 1.0
-            cells[places.response_size[0]] += sent
-            cells[places.response_size[1 + bisect.bisect_left(_SIZES, sent)]] += 1.0
-            if received and received.isdecimal():
-                size = float(received)
+            cells[places.response_size[0]] += self.sent
+            cells[places.response_size[1 + bisect.bisect_left(_SIZES, self.sent)]] += 1.0
+            if size:
                 cells[places.request_size[0]] += size
                 cells[places.request_size[1 + bisect.bisect_left(_SIZES, size)]] += 1.0
             cells[layout.SEQUENCE] += 1.0
-        return bucket
+        return duration, bucket
 
     def _leave(self, store: Store) -> None:
         """Take the request out of those in flight, once."""
@@ -189,7 +208,7 @@ class Request(context.RequestContext):
             "url.scheme": scheme,
             "client.address": environ.get("REMOTE_ADDR", ""),
             "user_agent.original": environ.get("HTTP_USER_AGENT", ""),
-            "http.response.body.size": self.sent or int(self.declared or 0),
+            "http.response.body.size": self.sent,
             "in_flight": self.in_flight,
         }
         if self.queued is not None:
@@ -230,7 +249,7 @@ class Body:
             self._request.complete = True
             raise
         except BaseException as error:
-            self._request.error = error
+            self._request.raised(error)
             raise
         self._request.sent += len(chunk)
         return chunk
@@ -256,7 +275,7 @@ class Middleware:
         flask: the Flask app behind it, which knows route templates; None for any other.
     """
 
-    def __init__(self, app: "WSGIApplication", store: Store = STORE, flask: "Flask | None" = None) -> None:
+    def __init__(self, app: WSGIApplication, store: Store = STORE, flask: Flask | None = None) -> None:
         self.app = app
         self.flask = flask
         self.store = store
@@ -264,7 +283,7 @@ class Middleware:
         self.owns_thread = True
         self._places: dict[tuple[str, str, str, str, str], _Places] = {}
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Run one request."""
         if _KEY in environ:  # instrumented twice, or one instrumented app inside another
             return self.app(environ, start_response)
@@ -277,19 +296,24 @@ class Middleware:
             return self.app(environ, start_response)
         return self._run(request, environ, start_response)
 
-    def _run(self, request: Request, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def _run(self, request: Request, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
-            request.status = int(status[:3])
-            request.learn_route()
-            for name, value in headers:
-                if len(name) == 14 and name.lower() == "content-length" and value.isdecimal():
-                    request.declared = value
-            return start_response(status, headers, *exc_info)
+            try:
+                request.started(status, headers)
+            except Exception as error:
+                runtime.failed("request", error)
+            write = start_response(status, headers, *exc_info)
+
+            def counted(data: bytes) -> object:
+                request.sent += len(data)
+                return write(data)
+
+            return counted
 
         try:
             body = self.app(environ, start)
         except BaseException as error:
-            request.error = error
+            request.raised(error)
             request.route = request.route or self._matched(environ)
             request.finish()
             raise
@@ -299,7 +323,7 @@ class Middleware:
             return body
         return Body(request, body)
 
-    def _matched(self, environ: "WSGIEnvironment") -> str:
+    def _matched(self, environ: WSGIEnvironment) -> str:
         """Match the route anew where Flask had no time to tell it: gunicorn's timeout ends a request by SystemExit."""
         if self.flask is None:
             return ""
@@ -328,8 +352,8 @@ class Middleware:
 
 
 def _watch_file(request: Request, body: Any) -> None:
-    """Leave a file to the server's sendfile, and learn of its end by its close."""
-    request.complete = True
+    """Leave a file to the server's sendfile, and learn of its end by its close: of its size only what is declared."""
+    request.complete, request.sent = True, request.declared
     inner = getattr(body, "close", None)
 
     def close() -> None:
@@ -350,7 +374,7 @@ def _note_exception(_sender: object, exception: BaseException, **_: object) -> N
         request.learn_route()
 
 
-def instrument(app: "Flask | WSGIApplication") -> Any:
+def instrument(app: Flask | WSGIApplication) -> Any:
     """Measure an application: all that a Flask app, or any WSGI callable, needs.
 
     A Flask app is changed in place; any other callable is wrapped. The result is what the server should run.

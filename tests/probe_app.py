@@ -77,6 +77,16 @@ def create_app() -> Flask:  # noqa: C901 - one route each
         os.kill(os.getpid(), getattr(signal, f"SIG{how}"))
         return "alive"
 
+    @app.get("/fork")
+    def fork() -> str:
+        pid = os.fork()
+        if pid == 0:
+            THINGS.labels("forked").inc()
+            time.sleep(1)
+            os._exit(0)
+        time.sleep(0.5)
+        return "forked"
+
     @app.get("/log/<level>")
     def log(level: str) -> str:
         log = observability.get_logger("probe")

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from socket import create_server
 from typing import Any
 
 import gevent
@@ -17,8 +18,8 @@ from observability import exposition, logs, store
 from observability.agent.view import View
 from observability.settings import Settings
 
-MAX_CONNECTIONS = 128
-IDLE_SECONDS = 60  # a connection that says nothing for so long is closed
+MAX_CONNECTIONS = 1024
+CONNECTION_SECONDS = 10  # a connection is closed after so long, however busy: none can hold its place for ever
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _RETRY_SECONDS = 1.0
 
@@ -57,12 +58,12 @@ def _health(well: bool, detail: str) -> Response:
 
 
 class _Handler(WSGIHandler):  # type: ignore[misc]
-    """A connection that cannot hold a place for ever."""
+    """A connection with an end."""
 
     def handle(self) -> None:
         """Serve one connection."""
-        self.socket.settimeout(IDLE_SECONDS)
-        super().handle()
+        with gevent.Timeout(CONNECTION_SECONDS, False):
+            super().handle()
 
 
 class _ErrorLog:
@@ -93,7 +94,7 @@ def serve(settings: Settings, master: int = 0, fd: int = -1, delay: float = 0.0)
         _leave_with(master)
     time.sleep(delay)
     listener = socket.socket(fileno=fd) if fd >= 0 else _listen(settings)
-    app = create_agent_app(View(settings.directory, settings.ready_workers))
+    app = create_agent_app(View(settings.directory, settings.ready_workers, master))
     server = WSGIServer(
         listener, app, log=None, error_log=_ErrorLog(), handler_class=_Handler, spawn=Pool(MAX_CONNECTIONS)
     )
@@ -109,13 +110,9 @@ def _listen(settings: Settings) -> Any:
     complained = False
     while True:
         try:
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((settings.agent_host, settings.agent_port))
-            listener.listen(MAX_CONNECTIONS)
-            return listener
+            address = (settings.agent_host, settings.agent_port)
+            return socket.socket(fileno=create_server(address, family=family, backlog=MAX_CONNECTIONS).detach())
         except OSError as error:
-            listener.close()
             if not complained:
                 logs.get_logger("observability.agent").error(
                     "the agent waits for its port", reason=f"OBSERVABILITY_AGENT_PORT: {error.strerror}"

@@ -15,11 +15,12 @@ STATE_REQUESTS = 20  # requests in flight that /state lists for a worker, the ol
 def heartbeat_age(note: dict[str, Any]) -> float | None:
     """Return the seconds since a worker's last heartbeat: the time of its temporary file, which gunicorn itself reads.
 
-    The file is unlinked, and reached through the worker's descriptor. None where it cannot be seen.
+    The file is unlinked, and reached through the master's descriptor: the worker's own is closed to this process where
+    the worker has dropped privileges. None where it cannot be seen.
     """
     try:
         # gunicorn writes monotonic seconds as the file's times
-        return time.monotonic() - Path(f"/proc/{note['pid']}/fd/{note['heartbeat_fd']}").stat().st_mtime
+        return time.monotonic() - Path(f"/proc/{note['master']}/fd/{note['heartbeat_fd']}").stat().st_mtime
     except (OSError, KeyError):
         return None
 
@@ -39,9 +40,9 @@ class Worker:
 
     @property
     def fresh(self) -> bool:
-        """Whether its heartbeat is younger than gunicorn's timeout."""
+        """Whether its heartbeat is younger than gunicorn's timeout, as far as that can be seen."""
         timeout = float(self.reading.note.get("timeout", 0))
-        return self.heartbeat is not None and (not timeout or self.heartbeat <= timeout)
+        return self.heartbeat is None or not timeout or self.heartbeat <= timeout
 
     def state(self, now: float) -> dict[str, Any]:
         """Return what `/state` says of it; ages in seconds."""
@@ -55,7 +56,7 @@ class Worker:
             "heartbeat_age_seconds": None if self.heartbeat is None else round(self.heartbeat, 3),
             "requests": int(values[layout.REQUESTS]),
             "errors": int(values[layout.ERRORS]),
-            "busy_seconds": round(self.reading.busy(now), 6),
+            "busy_seconds": round(self.reading.busy, 6),
             "in_flight": int(values[layout.ACTIVE]),
             "now": [_flight(flight, now) for flight in self.flights[:STATE_REQUESTS]],
         }
@@ -72,20 +73,21 @@ class View:
     Args:
         directory: the state directory.
         ready_workers: booted workers that make the server ready.
+        master: the pid of the master that started this process; 0 for a sidecar.
     """
 
-    def __init__(self, directory: Path, ready_workers: int = 1) -> None:
+    def __init__(self, directory: Path, ready_workers: int = 1, master: int = 0) -> None:
         self.scraper = Scraper(directory)
         self.ready_workers = ready_workers
+        self.master = master
 
     def look(self, *, exemplars: bool = False) -> tuple[Page, list[Reading], list[Worker]]:
         """Read everything once; the page is valid until the next look."""
         page, readings = self.scraper.scrape(exemplars=exemplars)
-        flights = {known.path.name: known for known in self.scraper.files()}
         workers = [
-            Worker(reading, heartbeat_age(reading.note), list(flights[f"worker-{reading.number}.slot"].flights()))
+            Worker(reading, heartbeat_age(reading.note), list(reading.file.flights()))
             for reading in readings
-            if reading.role == "worker" and reading.live and f"worker-{reading.number}.slot" in flights
+            if reading.role == "worker" and reading.live
         ]
         return page, readings, workers
 
@@ -112,11 +114,15 @@ class View:
         }
 
     def live(self) -> tuple[bool, str]:
-        """Tell whether the master lives and a worker's heartbeat is fresh, and why not."""
+        """Tell whether the master lives and a worker's heartbeat is fresh, and why not.
+
+        Only what is seen to be dead is dead: a full or vanished state directory is the telemetry's trouble, and no
+        reason to restart a server that serves.
+        """
         _, readings, workers = self.look()
-        if not any(reading.role == "master" and reading.live for reading in readings):
+        if not self.master and not any(reading.role == "master" and reading.live for reading in readings):
             return False, "no master"
-        if not any(worker.fresh for worker in workers):
+        if workers and not any(worker.fresh for worker in workers):
             return False, f"no fresh heartbeat among {len(workers)} workers"
         return True, "ok"
 
@@ -124,7 +130,17 @@ class View:
         """Tell whether enough workers are booted, and how many are."""
         _, _, workers = self.look()
         booted = sum(worker.booted and worker.fresh for worker in workers)
+        if not workers and (unseen := self._children()):
+            return True, f"{unseen} workers run, and none could claim a slot: see the log"
         return booted >= self.ready_workers, f"{booted} workers are booted, {self.ready_workers} wanted"
+
+    def _children(self) -> int:
+        """Count the master's children besides this process."""
+        try:
+            children = Path(f"/proc/{self.master}/task/{self.master}/children").read_text().split()
+        except OSError:
+            return 0
+        return len(children) - (str(os.getpid()) in children)
 
 
 def _master(reading: Reading) -> dict[str, Any]:

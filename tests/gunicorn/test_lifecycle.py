@@ -3,18 +3,16 @@
 import os
 import signal
 import socket
-import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-import requests
 
+from tests.asking import Asking
 from tests.server import ROOT, Server, free_port, wait_until
 
 CLASSES = ["sync", "gthread", "gevent"]
@@ -37,39 +35,6 @@ def gone(pid: int) -> bool:
         return True
 
 
-class Asking:
-    """Asks the agent all along, and keeps how long each answer took."""
-
-    def __init__(self, server: Server, path: str = "/metrics") -> None:
-        self.url = server.agent_url + path
-        self.seconds: list[float] = []
-        self.errors: list[str] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-
-    def _ask(self) -> None:
-        while not self._stop.wait(0.01):
-            begun = time.perf_counter()
-            try:
-                requests.get(self.url, timeout=5)
-            except requests.RequestException as error:
-                self.errors.append(str(error))
-            self.seconds.append(time.perf_counter() - begun)
-
-    def __enter__(self) -> "Asking":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(10)
-
-    def check(self) -> None:
-        assert self.errors == []
-        assert len(self.seconds) >= 20
-        assert statistics.quantiles(self.seconds, n=100)[98] < 0.1
-
-
 def block(server: Server, path: str, count: int) -> list[socket.socket]:
     """Send requests and do not wait for their answers."""
     clients = []
@@ -85,7 +50,7 @@ def test_the_agent_answers_while_every_worker_is_blocked(serve: Callable[..., Se
     server = serve(GUNICORN_WORKER_CLASS=worker_class, GUNICORN_THREADS=2)
     clients = block(server, "/burn/3", 8)
     time.sleep(0.5)
-    with Asking(server) as asking:
+    with Asking(server.agent_port) as asking:
         time.sleep(1.5)
         assert server.metrics().sum("http_server_active_requests") >= 2
         assert server.agent("/livez").status_code == 200
@@ -100,7 +65,7 @@ def test_a_reload_keeps_the_counts_and_the_agent(serve: Callable[..., Server], w
     for _ in range(10):
         server.get("/")
     before, agent = server.worker_pids(), agent_pid(server)
-    with Asking(server) as asking:
+    with Asking(server.agent_port) as asking:
         server.signal(signal.SIGHUP)
         wait_until(lambda: len(server.worker_pids()) == 2 and not set(before) & set(server.worker_pids()), 30)
         time.sleep(0.3)
@@ -121,7 +86,7 @@ def test_a_binary_upgrade_shares_the_directory_and_hands_the_agent_over(
     server = serve(GUNICORN_WORKER_CLASS=worker_class)
     for _ in range(10):
         server.get("/")
-    with Asking(server) as asking:
+    with Asking(server.agent_port) as asking:
         server.signal(signal.SIGUSR2)
         wait_until(lambda: len(masters(server)) == 2, 30, "two masters")
         wait_until(lambda: sum(each["booted"] for each in server.state()["workers"]) == 4, 30, "both sets of workers")
@@ -166,7 +131,7 @@ def test_the_agent_answers_while_the_server_drains(serve: Callable[..., Server],
     server = serve(GUNICORN_WORKER_CLASS=worker_class, GUNICORN_GRACEFUL_TIMEOUT=10)
     clients = block(server, "/sleep/3", 2)
     wait_until(lambda: server.metrics().sum("http_server_active_requests") == 2)
-    with Asking(server) as asking:
+    with Asking(server.agent_port) as asking:
         server.signal(signal.SIGTERM)
         time.sleep(1.5)
         assert server.agent("/livez").status_code == 200

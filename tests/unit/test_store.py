@@ -96,8 +96,7 @@ class TestSlots:
         victim = tmp_path / "victim"
         victim.write_text("precious")
         (directory / "worker-1.slot").symlink_to(victim)
-        with pytest.raises(OSError, match="symbolic"):
-            slots.claim(directory)
+        assert slots.claim(directory).number == 2
         assert victim.read_text() == "precious"
 
     def test_the_directory_is_private_and_emptying_it_touches_only_slots(self, directory: Path) -> None:
@@ -434,7 +433,7 @@ class TestReader:
 def test_requests_in_flight_are_seen_by_another_process(directory: Path) -> None:
     store = Store(directory)
     store.claim()
-    entries = [store.slot.flight.enter("GET", f"/{number}", "ab" * 16, 1000.0 - number) for number in range(300)]
+    entries = [store.slot.flight.enter("GET", f"/{number}", "ab" * 16, 2000.0 - number) for number in range(1100)]
     scraper = Scraper(directory)
     (slot_file,) = scraper.files()
     seen = list(slot_file.flights())
@@ -458,3 +457,140 @@ def test_the_catalogue_has_sound_names() -> None:
         assert name.endswith("_total") == (metric.kind == "counter")
         assert bool(metric.buckets) == (metric.kind == "histogram")
         assert metric.help.endswith(".")
+
+
+class TestReviewed:
+    """Each of these was once wrong, or would have gone unnoticed."""
+
+    def test_an_exemplar_of_a_refused_series_harms_nothing(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = Store(directory)
+        store.claim()
+        store.child(HITS, "/a").inc()
+        monkeypatch.setattr(layout, "RECORDS_MAX", store.slot.records)
+        store.child(TIMES, "/a").observe(0.5, {"trace_id": "beef"})
+        monkeypatch.undo()
+        page, _ = Scraper(directory).scrape(exemplars=True)
+        assert value(page, "test_hits_total", path="/a") == 1
+        assert value(page, "observability_store_corrupt_files") == 0
+
+    def test_a_histogram_finds_room_whole_or_not_at_all(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = Store(directory)
+        store.claim()
+        monkeypatch.setattr(layout, "VALUES_MAX", store.slot.cells + 2)
+        store.child(TIMES, "/a").observe(0.5)
+        monkeypatch.undo()
+        page, _ = Scraper(directory).scrape()
+        assert "test_seconds" not in page
+
+    def test_label_values_that_are_no_text_are_taken(self, directory: Path) -> None:
+        store = Store(directory)
+        store.claim()
+        for _ in range(2):
+            store.child(HITS, "\ud800").inc()
+        page, _ = Scraper(directory).scrape()
+        assert value(page, "test_hits_total", path="?") == 2
+
+    def test_a_change_that_cannot_be_seen_whole_never_lowers_the_busy_time(self, directory: Path) -> None:
+        store = Store(directory)
+        store.claim()
+        store.cells[layout.BUSY], store.cells[layout.ACTIVE] = 1.0, 1.0
+        store.cells[layout.STARTS] = time.monotonic() - 5
+        scraper = Scraper(directory)
+        before = value(scraper.scrape()[0], "gunicorn_worker_busy_seconds_total", worker="1")
+        assert before is not None
+        assert before >= 6
+        store.cells[layout.SEQUENCE] = 1.0  # the writer is stopped in the middle of a change
+        store.cells[layout.ACTIVE] = 0.0
+        between = value(scraper.scrape()[0], "gunicorn_worker_busy_seconds_total", worker="1")
+        store.cells[layout.STARTS], store.cells[layout.BUSY], store.cells[layout.SEQUENCE] = 0.0, 6.0, 2.0
+        after = value(scraper.scrape()[0], "gunicorn_worker_busy_seconds_total", worker="1")
+        assert between == after == before
+
+    def test_a_reader_waits_for_a_change_under_way(self, directory: Path) -> None:
+        store = Store(directory)
+        store.claim()
+        store.cells[layout.SEQUENCE] = 1.0
+
+        def finish() -> None:
+            store.cells[layout.REQUESTS] = 1.0
+            store.cells[layout.SEQUENCE] = 2.0
+
+        scraper = Scraper(directory)
+        threading.Timer(0.001, finish).start()
+        page, _ = scraper.scrape()
+        assert value(page, "gunicorn_worker_requests_total", worker="1") == 1
+
+    def test_a_new_owner_finds_no_request_in_flight(self, directory: Path) -> None:
+        def work() -> None:
+            store = Store(directory)
+            store.claim()
+            store.slot.flight.enter("GET", "/stuck", "ab" * 16, time.monotonic())
+
+        in_child(work, killed=True)
+        Store(directory).claim()
+        (slot_file,) = Scraper(directory).files()
+        assert list(slot_file.flights()) == []
+
+    def test_a_torn_exemplar_is_not_shown(self, directory: Path) -> None:
+        store = Store(directory)
+        store.claim()
+        store.child(TIMES, "/a").observe(0.5, {"trace_id": "beef"})
+        at = layout.EXEMPLARS_AT + layout.EXEMPLAR.size + 3
+        store.slot.memory[at : at + 4] = b"\0\0\0\0"
+        page, _ = Scraper(directory).scrape(exemplars=True)
+        assert b"# {" not in exposition.write(page, exposition.OPENMETRICS).replace(b"# HELP", b"").replace(b"# T", b"")
+        assert value(page, "test_seconds", "_sum", path="/a") == 0.5
+
+    def test_a_live_worker_cannot_be_marked_as_ended(self, directory: Path) -> None:
+        store = Store(directory)
+        store.claim()
+        slots.mark_ended(directory, os.getpid())
+        assert layout.ENDED.unpack_from(store.slot.memory, layout.ENDED_AT)[0] == 0
+
+    def test_a_fork_under_way_of_a_record_does_not_hang_the_child(self, directory: Path) -> None:
+        store = Store(directory)
+        store.claim()
+        child = store.child(HITS, "/a")
+        taken, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with store.lock:
+                taken.set()
+                release.wait(20)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        taken.wait(20)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(10)
+            store.after_fork()
+            child.inc()
+            os._exit(0)
+        release.set()
+        holder.join()
+        assert os.waitpid(pid, 0)[1] == 0
+
+    def test_the_files_that_could_not_be_read_are_named_in_the_state(self, directory: Path) -> None:
+        from observability.agent.view import View
+
+        (directory / "worker-1.slot").write_bytes(b"junk")
+        assert list(View(directory).state()["agent"]["corrupt_files"]) == [str(directory / "worker-1.slot")]
+
+
+def test_the_apps_own_metrics_are_bounded_in_memory_too(tmp_path: Path) -> None:
+    code = (
+        "from observability import counter, store\n"
+        "made = counter('things_total', 'Things.', ['kind'])\n"
+        "for number in range(3000): made.labels(str(number)).inc()\n"
+        "for number in range(3000): made.labels(kind=str(number)).inc()\n"
+        "print(len(made._metrics))"
+    )
+    env = {**os.environ, "OBSERVABILITY_DIR": str(tmp_path / "state"), "OBSERVABILITY_MAX_LABEL_SETS": "50"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 51
+    page, _ = Scraper(tmp_path / "state").scrape()
+    assert value(page, "things_total", kind="7") == 2
+    assert value(page, "things_total", kind=OVERFLOW) == 2 * 2950

@@ -138,7 +138,7 @@ def test_a_second_start_with_exc_info_wins_and_the_error_is_passed_on(
 
 def test_the_write_callable_still_writes(store: Store, lines: list[dict[str, Any]]) -> None:
     def writing(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        start_response("200 OK", [("content-length", "5")])(b"hello")
+        start_response("200 OK", [])(b"hello")
         return []
 
     assert Answer(Middleware(writing, store)).body == b"hello"
@@ -319,3 +319,46 @@ def test_a_handler_that_forks_leaves_its_parents_numbers_alone(store: Store, lin
     assert answer.body == b"parent"
     assert requests(store) == [("GET", "200", "", 1)]
     assert store.cells[layout.ACTIVE] == 0
+
+
+def test_a_stream_that_fails_before_its_first_byte_is_the_500_that_the_client_gets(
+    store: Store, lines: list[dict[str, Any]]
+) -> None:
+    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        raise RuntimeError("early")
+        yield b""
+
+    with pytest.raises(RuntimeError):
+        Answer(Middleware(app, store))
+    assert requests(store) == [("GET", "500", "RuntimeError", 1)]
+
+
+def test_a_monstrous_content_length_spoils_no_sum(store: Store, lines: list[dict[str, Any]]) -> None:
+    Answer(Middleware(plain, store), CONTENT_LENGTH="9" * 400)
+    Answer(Middleware(plain, store), CONTENT_LENGTH="12")
+    name = "http_server_request_body_size_bytes"
+    ((_, points),) = page(store)[name].children.items()
+    assert points["_sum", float("inf")].value == 12
+
+
+def test_a_status_without_a_number_fails_no_request(store: Store, lines: list[dict[str, Any]]) -> None:
+    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("OK", [("Content-Length", "9" * 5000)])
+        return [b"x"]
+
+    assert Answer(Middleware(app, store)).body == b"x"
+    assert store.cells[layout.REQUESTS] == 1
+
+
+def test_a_request_made_inside_a_request_gives_the_context_back(store: Store, lines: list[dict[str, Any]]) -> None:
+    inner = Middleware(plain, store)
+
+    def outer(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        Answer(inner)
+        observability.annotate(after="inner")
+        start_response("200 OK", [])
+        return []
+
+    Answer(Middleware(outer, store))
+    assert [line.get("after") for line in lines] == [None, "inner"]
