@@ -56,7 +56,10 @@ class Output:
         self.longest = LONGEST
         for fd in (0, 1, 2):
             _occupy(fd)
-        mode = os.fstat(self.fd).st_mode
+        try:
+            mode = os.fstat(self.fd).st_mode
+        except OSError:
+            return  # closed: every write will fail, and be counted
         if stat.S_ISFIFO(mode):
             self.longest = PIPE_BUF
             self._target = self._reopened()
