@@ -67,14 +67,18 @@ class Server:
             "GUNICORN_GRACEFUL_TIMEOUT": "5",
             "OBSERVABILITY_DIR": str(self.state_directory),
             "OBSERVABILITY_AGENT_PORT": str(self.agent_port),
-            "DATABASE_URL": f"sqlite:///{directory / 'todos.sqlite3'}",
+            "DATA_DIR": str(directory / "data"),
             **{key: str(value) for key, value in env.items()},
         }
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Server":
         self.start()
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()  # __exit__ is not called then, and the server would outlive the tests
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,8 +114,8 @@ class Server:
         """End the server as an operator would; what does not end is killed, by its pid."""
         assert self.process is not None
         pids = [self.pid, *[child.pid for child in self.children()], *self.upgraded()]
-        with contextlib.suppress(ProcessLookupError):
-            for pid in {self.pid, *self.upgraded()}:
+        for pid in {self.pid, *self.upgraded()}:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         try:
             return self.process.wait(seconds)
