@@ -2,7 +2,7 @@
 
 from math import inf, isinf, isnan
 
-from observability.scrape import Labels, Merged, Page, Point
+from observability.page import Labels, Merged, Page, Point
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"

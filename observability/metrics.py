@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import prometheus_client
 
-from observability.store import OVERFLOW, STORE, SlotValue
+from observability.store import OVERFLOW, STORE
+from observability.values import SlotValue
 
 _made: dict[str, Any] = {}
 

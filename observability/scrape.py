@@ -10,7 +10,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -18,85 +18,15 @@ from typing import Any
 import orjson
 
 from observability import catalogue, layout, slots
-from observability.catalogue import Metric
+from observability.page import GAUGES, Page, Point
 from observability.store import Family, family_of, read_records
 
-Labels = tuple[tuple[str, str], ...]
 # A request's values change for well under a microsecond at a time; only a writer that was preempted then takes longer.
 _RETRIES, _RETRY_SECONDS = 10, 0.0005
 
 
 class CorruptError(ValueError):
     """A slot file that cannot be read."""
-
-
-class Point:
-    """One merged number, with the newest exemplar beside it."""
-
-    __slots__ = ("exemplar", "seen", "stamp", "value")
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the last scrape."""
-        self.value, self.seen, self.stamp = 0.0, False, 0.0
-        self.exemplar: tuple[dict[str, str], float, float] | None = None
-
-
-@dataclass
-class Merged:
-    """One metric over all slots: a point for each label set, and within it for each suffix and bucket bound."""
-
-    kind: str
-    help: str
-    children: dict[Labels, dict[tuple[str, float], Point]] = field(default_factory=dict)
-
-    def point(self, labels: Labels, suffix: str = "", bound: float = inf) -> Point:
-        """Return the point, made if it is new."""
-        return self.children.setdefault(labels, {}).setdefault((suffix, bound), Point())
-
-
-class Page(dict[str, Merged]):
-    """All metrics by name."""
-
-    def metric(self, name: str, kind: str, help: str) -> Merged:
-        """Return the metric of a name, made if it is new."""
-        return self.setdefault(name, Merged(kind, help))
-
-    def put(self, metric: Metric, value: float, *label_values: str, worker: str | None = None) -> None:
-        """Set one number of a catalogue metric that is computed and not recorded."""
-        labels = tuple(zip(metric.labels, label_values, strict=True))
-        if worker is not None:
-            labels = (("worker", worker), *labels)
-        point = self.metric(metric.name, metric.kind, metric.help).point(labels)
-        point.value, point.seen = value, True
-
-
-def _add(point: Point, value: float, _: float) -> None:
-    point.value += value
-
-
-def _min(point: Point, value: float, _: float) -> None:
-    point.value = min(point.value, value) if point.seen else value
-
-
-def _max(point: Point, value: float, _: float) -> None:
-    point.value = max(point.value, value) if point.seen else value
-
-
-def _newest(point: Point, value: float, stamp: float) -> None:
-    if not point.seen or stamp >= point.stamp:
-        point.value, point.stamp = value, stamp
-
-
-_GAUGES: dict[str, Callable[[Point, float, float], None]] = {
-    "sum": _add,
-    "all": _add,
-    "min": _min,
-    "max": _max,
-    "mostrecent": _newest,
-}
 
 
 @dataclass
@@ -231,7 +161,7 @@ class SlotFile:
         self._places[cell] = point
         if family.kind == "gauge":
             stamp = cell + 1 if family.merge == "mostrecent" else cell
-            self._gauges.append((cell, stamp, point, _GAUGES[family.merge]))
+            self._gauges.append((cell, stamp, point, GAUGES[family.merge]))
         else:
             self._adds.append((cell, point))
 

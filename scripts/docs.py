@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
-from observability import metrics, settings, store
+from observability import metrics, settings, store, values
 from observability.catalogue import METRICS, Metric
 from scripts.options import ROOT
 
@@ -67,7 +67,7 @@ def declared_by_app() -> Iterator[Metric]:
             made._documentation,
             tuple(made._labelnames),
             tuple(made._upper_bounds[:-1]) if made._type == "histogram" else (),
-            name in store.SlotValue.per_worker,
+            name in values.SlotValue.per_worker,
         )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from observability import catalogue, layout
-from observability.scrape import Page, Reading, Scraper
+from observability.page import Page
+from observability.scrape import Reading, Scraper
 
 STATE_REQUESTS = 20  # requests in flight that /state lists for a worker, the oldest first
 

@@ -13,7 +13,8 @@ import pytest
 
 from observability import catalogue, exposition, layout, slots
 from observability.catalogue import Metric
-from observability.scrape import Page, Scraper
+from observability.page import Page
+from observability.scrape import Scraper
 from observability.store import OVERFLOW, Store
 from tests.server import ROOT
 

@@ -12,7 +12,8 @@ import pytest
 
 import observability
 from observability import context, layout, logs, runtime
-from observability.scrape import Page, Scraper
+from observability.page import Page
+from observability.scrape import Scraper
 from observability.store import OVERFLOW, Store
 from observability.wsgi import Middleware
 
