@@ -86,7 +86,13 @@ def lost() -> None:
         store.child(catalogue.LOG_LINES_DROPPED).inc()
 
 
-def emit(level: str, event_name: str, fields: Mapping[str, Any], request: context.RequestContext | None = None) -> None:
+def emit(
+    level: str,
+    event_name: str,
+    fields: Mapping[str, Any],
+    request: context.RequestContext | None = None,
+    body: str = "",
+) -> None:
     """Write one event at little cost: one encoding, one system call.
 
     Args:
@@ -94,11 +100,12 @@ def emit(level: str, event_name: str, fields: Mapping[str, Any], request: contex
         event_name: what happened, as `event.name`.
         fields: what is known of it; values under secret-like keys are masked.
         request: whose ids the line carries; by default the one that runs now.
+        body: the line as a person would say it; by default the event's name.
     """
     if NUMBERS[level] < threshold:
         return
     try:
-        line = _begin(level, event_name, request or context.current.get())
+        line = _begin(level, body or event_name, request or context.current.get())
         line["event.name"] = event_name
         lines.add(line, fields)
         _finish(level, line)

@@ -221,7 +221,8 @@ class Request(context.RequestContext):
             fields["http.request.method_original"] = environ["REQUEST_METHOD"]
         if self.fields:
             fields = {**self.fields, **fields}
-        logs.emit("error" if failed else "info", "http.server.request", fields, self)
+        body = f"{self.method} {route or self.path} {self.status}"
+        logs.emit("error" if failed else "info", "http.server.request", fields, self, body)
 
 
 def _decoded(path: str) -> str:

@@ -48,6 +48,7 @@ def test_the_route_is_the_template_and_everything_agrees(server: Server) -> None
     )
     line = last_line(server, "/items/42")
     assert line["http.route"] == "/items/<int:number>"
+    assert line["body"] == "GET /items/<int:number> 200"
     assert line["item"] == 42  # what the app annotated
     assert line["severity_text"] == "INFO"
     assert line["http.response.status_code"] == 200
