@@ -58,7 +58,6 @@ class Request(context.RequestContext):
         "in_flight",
         "method",
         "middleware",
-        "outer",
         "path",
         "queued",
         "route",
@@ -83,7 +82,6 @@ class Request(context.RequestContext):
         header = environ.get("HTTP_X_REQUEST_START")
         self.queued = queue_seconds(header, time.time()) if header else None
         self.cpu_start = time.thread_time() if middleware.owns_thread else 0.0
-        self.outer = context.current.get()
         store = middleware.store
         self.start = time.monotonic()
         self.epoch = store.epoch
@@ -95,7 +93,6 @@ class Request(context.RequestContext):
             cells[layout.STARTS] += self.start
             cells[layout.SEQUENCE] += 1.0
             self.in_flight = int(cells[layout.ACTIVE])
-        context.current.set(self)
 
     def started(self, status: str, headers: list[tuple[str, str]]) -> None:
         """Take what the start of the response tells."""
@@ -142,7 +139,6 @@ class Request(context.RequestContext):
             if self.epoch is middleware.store.epoch:  # not counted: then at least not in flight for ever
                 with middleware.store.lock:
                     self._leave(middleware.store)
-            context.current.set(self.outer)
             self.environ.pop(_KEY, None)  # it holds the environ in turn: no cycle for the collector
 
     def _record(self, middleware: Middleware, cpu: float | None) -> None:
@@ -231,7 +227,11 @@ def _decoded(path: str) -> str:
 
 
 class Body:
-    """A response's body, measured to its end."""
+    """A response's body, measured to its end.
+
+    The request is the current one only while the app's own code runs: a server that never closes a body would
+    otherwise leave it to whatever comes next.
+    """
 
     __slots__ = ("_close", "_iterator", "_request")
 
@@ -244,6 +244,7 @@ class Body:
         return self
 
     def __next__(self) -> bytes:
+        token = context.current.set(self._request)
         try:
             chunk = next(self._iterator)
         except StopIteration:
@@ -252,11 +253,14 @@ class Body:
         except BaseException as error:
             self._request.raised(error)
             raise
+        finally:
+            context.current.reset(token)
         self._request.sent += len(chunk)
         return chunk
 
     def close(self) -> None:
         """Close the body, and finish the request."""
+        token = context.current.set(self._request)
         try:
             if self._close is not None:
                 self._close()
@@ -265,6 +269,7 @@ class Body:
             raise
         finally:
             self._request.finish()
+            context.current.reset(token)
 
 
 class Middleware:
@@ -311,6 +316,7 @@ class Middleware:
 
             return counted
 
+        token = context.current.set(request)
         try:
             body = self.app(environ, start)
         except BaseException as error:
@@ -318,6 +324,8 @@ class Middleware:
             request.route = request.route or self._matched(environ)
             request.finish()
             raise
+        finally:
+            context.current.reset(token)
         file_wrapper: Any = environ.get("wsgi.file_wrapper")
         if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
             _watch_file(request, body)

@@ -363,3 +363,21 @@ def test_a_request_made_inside_a_request_gives_the_context_back(store: Store, li
 
     Answer(Middleware(outer, store))
     assert [line.get("after") for line in lines] == [None, "inner"]
+
+
+def test_a_body_that_is_never_closed_leaves_no_request_behind(store: Store, lines: list[dict[str, Any]]) -> None:
+    body = iter(Middleware(plain, store)(environ(), lambda *_: None))
+    assert context.current.get() is None
+    next(body)
+    assert context.current.get() is None
+
+
+def test_a_stream_runs_in_its_requests_context_to_the_end(store: Store, lines: list[dict[str, Any]]) -> None:
+    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        for number in range(3):
+            observability.annotate(last=number)
+            yield b"x"
+
+    Answer(Middleware(app, store))
+    assert lines[0]["last"] == 2
