@@ -19,7 +19,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Make, str]]:
     """Give a running platform with sample traffic, and what `make up` printed."""
-    made = Make(tmp_path_factory.mktemp("platform") / "run", TRAFFIC_SECONDS=60)
+    made = Make(
+        tmp_path_factory.mktemp("platform") / "run", TRAFFIC_SECONDS=600
+    )  # longer than the tests; ended with them
     result = made("up")
     yield made, result.stdout + result.stderr
     made.end()
