@@ -63,7 +63,9 @@ def test_recycled_and_killed_workers_leave_exact_counts_and_no_files(serve: Call
             if rng.random() < 0.2:
                 # a response is out a moment before its request is counted: a kill in between would lose it
                 wait_until(lambda expected=sent: counted(server) == expected, what=f"all of {sent} counted")
-                killed += kill_one(rng.choice(server.worker_pids()))
+                killed += kill_one(
+                    rng.choice(wait_until(server.worker_pids, what="a worker: all may be on their way out"))
+                )
     wait_until(lambda: counted(server) == sent, what=f"all of {sent} counted")
     watch.stop.set()
     watch.join(10)
