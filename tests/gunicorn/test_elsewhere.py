@@ -28,8 +28,10 @@ def test_flask_run_claims_a_slot_and_a_sidecar_agent_shows_it(tmp_path: Path) ->
     try:
         wait_until(lambda: requests.get(f"http://127.0.0.1:{port}/items/1", timeout=5).ok)
         agent = f"http://127.0.0.1:{agent_port}"
-        text = wait_until(lambda: requests.get(f"{agent}/metrics", timeout=5).text)
-        assert 'gunicorn_worker_requests_total{worker="1"} 1.0' in text
+        wait_until(
+            lambda: 'gunicorn_worker_requests_total{worker="1"} 1.0' in requests.get(f"{agent}/metrics", timeout=5).text
+        )
+        text = requests.get(f"{agent}/metrics", timeout=5).text
         assert 'http_route="/items/<int:number>"' in text
         (worker,) = requests.get(f"{agent}/state", timeout=5).json()["workers"]
         assert worker["pid"] == running[0].pid

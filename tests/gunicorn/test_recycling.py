@@ -71,11 +71,11 @@ def test_recycled_and_killed_workers_leave_exact_counts_and_no_files(serve: Call
     watch.join(10)
     assert watch.scrapes > 100
     assert watch.decreases == []
-    assert server.metrics().sum("gunicorn_worker_requests_total") == sent
+    wait_until(lambda: server.metrics().sum("gunicorn_worker_requests_total") == sent)
     files = sorted(path.name for path in server.state_directory.glob("*.slot*"))
     # a replacement may claim a slot in the moment in which its predecessor's end is still under way
     assert len(files) <= 1 + SLOTS + 2
-    assert server.metrics().sum("observability_store_corrupt_files") == 0
+    wait_until(lambda: server.metrics().sum("observability_store_corrupt_files") == 0)
 
 
 def counted(server: Server) -> float:

@@ -78,7 +78,7 @@ def test_an_exception_is_a_500_with_its_type(server: Server) -> None:
         http_response_status_code="500",
         error_type="ValueError",
     )
-    assert server.metrics().sum("gunicorn_worker_errors_total") == errors + 1
+    wait_until(lambda: server.metrics().sum("gunicorn_worker_errors_total") == errors + 1)
     line = last_line(server, "/fail")
     assert line["severity_text"] == "ERROR"
     assert line["error.type"] == "ValueError"
@@ -147,13 +147,13 @@ def test_body_sizes_are_observed(server: Server) -> None:
     name = "http_server_request_body_size_bytes"
     before = server.metrics().sum(f"{name}_sum")
     requests.post(server.url + "/items/1", data=b"x" * 1234, timeout=5)
-    assert server.metrics().sum(f"{name}_sum") == before + 1234
+    wait_until(lambda: server.metrics().sum(f"{name}_sum") == before + 1234)
 
 
 def test_the_apps_own_counter_is_merged_over_workers(server: Server) -> None:
     for _ in range(10):
         server.get("/count/apples")
-    assert server.metrics().sum("probe_things_total", kind="apples") == 10
+    wait_until(lambda: server.metrics().sum("probe_things_total", kind="apples") == 10)
 
 
 def test_per_worker_sums_equal_the_merged_count(server: Server) -> None:
@@ -178,7 +178,7 @@ def test_a_request_in_flight_is_active_busy_and_in_the_state(server: Server) -> 
         while client.recv(1000):
             pass
     wait_until(lambda: server.metrics().sum("http_server_active_requests") == 0)
-    assert server.metrics().sum("gunicorn_worker_oldest_request_age_seconds") == 0
+    wait_until(lambda: server.metrics().sum("gunicorn_worker_oldest_request_age_seconds") == 0)
 
 
 def test_every_line_is_json_and_secrets_are_masked(server: Server) -> None:

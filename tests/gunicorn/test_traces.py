@@ -47,7 +47,7 @@ def test_span_line_and_exemplar_carry_the_same_ids(
     shown = re.findall(r'_duration_seconds_bucket\{.*\} .* # \{trace_id="(\w+)",span_id="(\w+)"\}', text)
     assert shown
     assert set(shown) <= ids
-    assert server.metrics().sum("observability_spans_total", outcome="exported") == 12
+    wait_until(lambda: server.metrics().sum("observability_spans_total", outcome="exported") == 12)
 
 
 @each_class

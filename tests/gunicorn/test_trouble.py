@@ -96,8 +96,8 @@ def test_a_closed_standard_descriptor_lets_no_line_into_a_slot_file(tmp_path: Pa
         server.wait_ready()
         for _ in range(5):
             server.get("/")
-        assert server.metrics().sum("gunicorn_worker_requests_total") == 5
-        assert server.metrics().sum("observability_store_corrupt_files") == 0
+        wait_until(lambda: server.metrics().sum("gunicorn_worker_requests_total") == 5)
+        wait_until(lambda: server.metrics().sum("observability_store_corrupt_files") == 0)
         if closed == "1":
             assert server.metrics().sum("observability_log_lines_dropped_total") >= 5
     finally:

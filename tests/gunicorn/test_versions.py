@@ -160,7 +160,7 @@ def _a_killed_agent_is_started_again(server: Server) -> None:
     os.kill(first, signal.SIGKILL)
     assert server.agent("/livez").status_code == 200  # waits in the backlog of the socket that the master holds
     assert server.state()["agent"]["pid"] != first
-    assert server.metrics().sum("observability_agent_starts_total") == 2
+    wait_until(lambda: server.metrics().sum("observability_agent_starts_total") == 2)
 
 
 def _a_second_server_is_refused(server: Server) -> None:
@@ -177,7 +177,7 @@ def _a_reload_keeps_the_counts(server: Server) -> None:
     before = set(server.worker_pids())
     server.signal(signal.SIGHUP)
     wait_until(lambda: len(server.worker_pids()) == 2 and not before & set(server.worker_pids()), 30, "the reload")
-    assert server.metrics().sum("gunicorn_reloads_total") == 1
+    wait_until(lambda: server.metrics().sum("gunicorn_reloads_total") == 1)
     _requests_are_counted_and_logged(server, rounds=2)
 
 
