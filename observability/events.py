@@ -65,8 +65,9 @@ def _begin(level: str, body: str, request: context.RequestContext | None) -> dic
     line = {"timestamp": _timestamp(), "severity_text": text, "severity_number": number, "body": body, **_process}
     if request is not None:
         line["trace_id"] = request.trace_id
-        line["span_id"] = request.span_id
-        line["trace_flags"] = request.trace_flags
+        if request.span_id:  # of a request that another process speaks of, only the trace is known
+            line["span_id"] = request.span_id
+            line["trace_flags"] = request.trace_flags
     return line
 
 

@@ -11,6 +11,11 @@ from observability import catalogue, logs, runtime, store
 
 # Called with the pid and the wait status of a child of the master that is no worker.
 on_reaped: list[Callable[[int, int], None]] = []
+# Called with the pid of a worker that ended badly, the name of the signal that ended it or "", and its exit code.
+on_died: list[Callable[[int, str, int], None]] = []
+# Called when a signal tells the master to end.
+on_stopping: list[Callable[[], None]] = []
+_STOPPING = frozenset({"term", "int", "quit"})
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
@@ -38,22 +43,48 @@ class Logger(glogging.Logger):  # type: ignore[misc]
         super().reopen_files()
         logs.output.open()
 
+    def info(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Log information, and pass on what it tells of the server's end or a worker's."""
+        if msg == "Handling signal: %s" and args and args[0] in _STOPPING:
+            _tell(on_stopping)
+        _tell_died(msg, args)
+        super().info(msg, *args, **kwargs)
+
     def warning(self, msg: Any, *args: Any, **kwargs: Any) -> None:
         """Log a warning, and count it where it tells of a request that could not be parsed."""
         if isinstance(msg, str) and msg.startswith("Invalid request from ip="):
             store.child(catalogue.INVALID_REQUESTS).inc()
+        _tell_died(msg, args)
         super().warning(msg, *args, **kwargs)
+
+    def error(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Log an error, without gunicorn's guess at the cause of a SIGKILL: the line after it says the real one."""
+        _tell_died(msg, args)
+        super().error(msg.removesuffix(_GUESS) if isinstance(msg, str) else msg, *args, **kwargs)
 
     def debug(self, msg: Any, *args: Any, **kwargs: Any) -> None:
         """Log at debug level, and pass on whether a child that is no worker was reaped."""
         if isinstance(msg, str) and msg.startswith("Reaped unknown child process") and len(args) == 2:
-            _tell_reaped(*args)
+            _tell(on_reaped, *args)
         super().debug(msg, *args, **kwargs)
 
 
-def _tell_reaped(pid: int, status: int) -> None:
-    for callback in list(on_reaped):
+_GUESS = " Perhaps out of memory?"
+
+
+def _tell_died(msg: Any, args: tuple[Any, ...]) -> None:
+    """Pass on what gunicorn's two messages say of a worker's end; the only place that knows their words."""
+    if not isinstance(msg, str) or len(args) != 2 or not msg.startswith("Worker (pid:%s) "):
+        return
+    if msg.startswith("Worker (pid:%s) was sent %s!"):
+        _tell(on_died, args[0], args[1], 0)
+    elif msg.startswith("Worker (pid:%s) exited with code %s."):
+        _tell(on_died, args[0], "", args[1])
+
+
+def _tell(callbacks: list[Any], *args: Any) -> None:
+    for callback in list(callbacks):
         try:
-            callback(pid, status)
-        except Exception:
-            logs.get_logger("observability").exception("could not note the end of a child", child_pid=pid)
+            callback(*args)
+        except Exception as error:
+            runtime.failed("log", error)

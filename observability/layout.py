@@ -34,8 +34,9 @@ FLIGHT_ENTRIES: Final = 1024
 # thread or greenlet, trace id in hex, method, path, start in monotonic seconds (0: free); start is written last
 FLIGHT: Final = struct.Struct("=Q32s8s72sd")
 FLIGHT_START_AT: Final = FLIGHT.size - 8
+FLIGHT_SIZE: Final = FLIGHT_ENTRIES * FLIGHT.size
 
-VALUES_AT: Final = FLIGHT_AT + FLIGHT_ENTRIES * FLIGHT.size
+VALUES_AT: Final = FLIGHT_AT + FLIGHT_SIZE
 VALUES_MAX: Final = 131_072
 
 RECORDS_AT: Final = VALUES_AT + VALUES_MAX * 8

@@ -10,16 +10,24 @@ CGROUP = Path("/sys/fs/cgroup")
 WORKER_BYTES = 96 * 1024 * 1024
 
 
-def _cgroup_directory(root: Path = CGROUP, membership: Path = Path("/proc/self/cgroup")) -> Path:
-    """Find this process's own group; inside a container's namespace that is the root."""
+def _cgroup_directory(root: Path = CGROUP, membership: Path = Path("/proc/self/cgroup"), controller: str = "") -> Path:
+    """Find this process's own group; inside a container's namespace that is the root.
+
+    Args:
+        root: where the hierarchy is mounted.
+        membership: the file that says which groups a process is in; cgroups(7).
+        controller: a controller of cgroup v1, which has a hierarchy of its own; empty for v2.
+    """
+    base = root / controller
     try:
         for line in membership.read_text().splitlines():
-            if line.startswith("0::"):
-                own = root / line[3:].lstrip("/")
-                return own if own.is_dir() else root
-    except OSError:
+            _, controllers, path = line.split(":", 2)
+            if controller in controllers.split(","):
+                own = base / path.lstrip("/")
+                return own if own.is_dir() else base
+    except (OSError, ValueError):
         pass
-    return root
+    return base
 
 
 def cpus(cgroup: Path | None = None) -> float:
@@ -51,6 +59,19 @@ def memory(cgroup: Path | None = None) -> int:
         except (OSError, ValueError):
             continue  # absent, or "max": no limit
     return host
+
+
+def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
+    """Return how many processes the kernel has killed for want of memory: of this cgroup, else of the host."""
+    v1 = _cgroup_directory(controller="memory") / "memory.oom_control"
+    for path in (_cgroup_directory() / "memory.events", v1, vmstat):
+        try:
+            for line in path.read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+        except (OSError, ValueError):
+            continue
+    return 0
 
 
 def default_workers() -> int:

@@ -11,7 +11,6 @@ import os
 import re
 import stat
 import struct
-import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -21,11 +20,11 @@ from typing import Any
 
 import orjson
 
-from observability import layout
+from observability import flight, layout
 
 MAX_SLOTS = 1024
 STAMP = "layout"
-_FILE = re.compile(r"(worker|master)-([1-9]\d{0,3})\.slot(\.corrupt|\.new-\d+)?")
+_FILE = re.compile(r"(worker|master)-([1-9]\d{0,3})\.(slot(\.corrupt|\.new-\d+)?|stack)")
 _FLOCK = struct.Struct("hhqqi0q")  # struct flock, native layout: type, whence, start, length, pid
 _RECORD_BYTES = 256
 _CHUNK = 16 * 1024  # bytes by which the used part of an area is made real
@@ -70,9 +69,14 @@ def prepare(directory: Path) -> None:
 def files(directory: Path) -> Iterator[Path]:
     """Yield the slot files of a state directory, in the order of their slots."""
     found = ((_FILE.fullmatch(entry.name), entry) for entry in directory.iterdir())
-    slot_files = [(match[1], int(match[2]), path) for match, path in found if match and not match[3]]
+    slot_files = [(match[1], int(match[2]), path) for match, path in found if match and match[3] == "slot"]
     for _, _, path in sorted(slot_files):
         yield path
+
+
+def path_of(directory: Path, role: str, number: int) -> Path:
+    """Return the path of a slot's file."""
+    return directory / f"{role}-{number}.slot"
 
 
 def empty(directory: Path) -> None:
@@ -114,7 +118,7 @@ class Slot:
         self.exemplars: int
         self.records, self.cells, self.exemplars = layout.USED.unpack_from(memory, layout.USED_AT)
         self._real: dict[int, int] = {}
-        self.flight = Flight(memory)
+        self.flight = flight.Flight(memory)
 
     @classmethod
     def private(cls) -> "Slot":
@@ -229,7 +233,7 @@ def claim(directory: Path, role: str = "worker") -> Slot:
         OSError: the directory cannot be written, or is full; or every slot is taken.
     """
     for number in range(1, MAX_SLOTS + 1):
-        path = directory / f"{role}-{number}.slot"
+        path = path_of(directory, role, number)
         fd = _open_free(path)
         if fd is None:
             continue
@@ -251,7 +255,7 @@ def _open_free(path: Path) -> int | None:
             continue
         except OSError:  # a directory, a symbolic link, somebody else's file: not to be touched, and no slot
             return None
-        if not _take(fd):
+        if not _take(fd) or _awaits_reaping(fd):
             os.close(fd)
             return None
         if _same_file(fd, path) and _sound(fd):
@@ -260,6 +264,19 @@ def _open_free(path: Path) -> int | None:
             path.rename(path.with_name(path.name + ".corrupt"))
         os.close(fd)
     return None
+
+
+def _awaits_reaping(fd: int) -> bool:
+    """Tell whether the last owner is dead but its master has not looked yet: what it left is still to be read."""
+    header = os.pread(fd, layout.HEADER_SIZE, 0)
+    if len(header) < layout.HEADER_SIZE or layout.ENDED.unpack_from(header, layout.ENDED_AT)[0]:
+        return False
+    note = read_note(header)
+    try:
+        state, parent = Path(f"/proc/{note['pid']}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (OSError, KeyError, ValueError):
+        return False
+    return state == "Z" and int(parent) == note.get("master")
 
 
 def _create(path: Path) -> None:
@@ -312,24 +329,28 @@ def _map(fd: int, role: str, number: int) -> Slot:
     return slot
 
 
-def mark_ended(directory: Path, pid: int) -> None:
-    """Say in the slot of a dead worker when it was seen dead, so that its requests stop counting as busy."""
-    for path in files(directory):
-        with contextlib.suppress(OSError), contextlib.closing(_Opened(path)) as opened:
-            if opened.note().get("pid") == pid and not held(opened.fd):
-                os.pwrite(opened.fd, layout.ENDED.pack(time.monotonic()), layout.ENDED_AT)
+def live_note(path: Path) -> dict[str, Any]:
+    """Return the note of a slot whose owner lives; empty for any other.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    with contextlib.closing(Opened(path)) as opened:
+        return opened.note() if held(opened.fd) else {}
 
 
-class _Opened:
+class Opened:
     """A slot file opened for a moment, without owning it."""
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
 
     def note(self) -> dict[str, Any]:
+        """Return what the owner says of itself."""
         return read_note(os.pread(self.fd, layout.HEADER_SIZE, 0))
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self.fd)
 
 
@@ -349,49 +370,7 @@ def master_of(directory: Path) -> dict[str, Any] | None:
     owner = None
     for path in files(directory):
         if path.name.startswith("master-"):
-            with contextlib.suppress(OSError), contextlib.closing(_Opened(path)) as opened:
+            with contextlib.suppress(OSError), contextlib.closing(Opened(path)) as opened:
                 if held(opened.fd):
                     owner = opened.note()
     return owner
-
-
-class Flight:
-    """The requests in flight of one process, in shared memory, so that they outlive it.
-
-    Args:
-        memory: the mapped slot file.
-    """
-
-    def __init__(self, memory: mmap) -> None:
-        self._memory = memory
-        first = layout.FLIGHT_AT
-        self._free = list(
-            range(first + (layout.FLIGHT_ENTRIES - 1) * layout.FLIGHT.size, first - 1, -layout.FLIGHT.size)
-        )
-
-    def enter(self, method: str, path: str, trace_id: str, start: float) -> int:
-        """Write an entry and return it; 0 where all are taken, so that the oldest are kept."""
-        try:
-            entry = self._free.pop()
-        except IndexError:
-            return 0
-        layout.FLIGHT.pack_into(
-            self._memory,
-            entry,
-            threading.get_ident(),  # looked up at each call: gevent's, once it has patched
-            trace_id.encode(),
-            method.encode("latin-1", "replace"),
-            path.encode("utf-8", "replace"),
-            start,
-        )
-        return entry
-
-    def leave(self, entry: int) -> None:
-        """Free an entry."""
-        if entry:
-            at = entry + layout.FLIGHT_START_AT
-            self._memory[at : at + 8] = _ZERO
-            self._free.append(entry)
-
-
-_ZERO = bytes(8)

@@ -43,6 +43,16 @@ def create_app() -> Flask:  # noqa: C901 - one route each
             pass
         return "burnt"
 
+    @app.get("/hold")
+    def hold() -> str:
+        return str(sum(range(10**12)))  # a loop in C, with the GIL held and no look at signals: for hours
+
+    @app.get("/eat")
+    def eat() -> str:
+        eaten = []
+        while True:  # until the kernel has had enough
+            eaten.append(bytearray(1_000_000))
+
     @app.get("/fail")
     def fail() -> str:
         raise ValueError("probe failed\nwith a second line")
@@ -74,7 +84,7 @@ def create_app() -> Flask:  # noqa: C901 - one route each
     def die(how: str) -> str:
         if how.startswith("exit"):
             os._exit(int(how[4:]))
-        os.kill(os.getpid(), getattr(signal, f"SIG{how}"))
+        signal.raise_signal(getattr(signal, f"SIG{how}"))  # to this thread, as its own fault would
         return "alive"
 
     @app.get("/fork")

@@ -4,7 +4,7 @@ import os
 import runpy
 from typing import Any
 
-from observability import catalogue, hooks, runtime, slots, store, traces
+from observability import catalogue, hooks, remains, runtime, slots, store, traces
 from observability.agent_process import AgentProcess
 
 
@@ -33,7 +33,7 @@ _TARGETS: dict[str, tuple[Any, str, Any]] = {
     "post_fork": (slots, "claim", _broken),
     "post_worker_init": (runtime, "begin_process", _broken),
     "worker_exit": (traces, "stop", _broken),
-    "child_exit": (slots, "mark_ended", _broken),
+    "child_exit": (remains, "bury", _broken),
     "on_exit": (AgentProcess, "stop", _broken),
 }
 setattr(*_TARGETS[os.environ["BROKEN_HOOK"]])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from observability import catalogue, exposition, layout, slots
+from observability import catalogue, exposition, layout, remains, slots
 from observability.catalogue import Metric
 from observability.page import Page
 from observability.scrape import Scraper
@@ -404,7 +404,7 @@ class TestReader:
         scraper = Scraper(directory)
         in_child(work, killed=True)
         pid = slots.read_note((directory / "worker-1.slot").read_bytes()[: layout.HEADER_SIZE])["pid"]
-        slots.mark_ended(directory, pid)
+        remains.bury(directory, 1, pid)
         page, _ = scraper.scrape()
         busy = value(page, "gunicorn_worker_busy_seconds_total", worker="1")
         assert busy is not None
@@ -547,7 +547,7 @@ class TestReviewed:
     def test_a_live_worker_cannot_be_marked_as_ended(self, directory: Path) -> None:
         store = Store(directory)
         store.claim()
-        slots.mark_ended(directory, os.getpid())
+        assert remains.bury(directory, 1, os.getpid()) is None
         assert layout.ENDED.unpack_from(store.slot.memory, layout.ENDED_AT)[0] == 0
 
     def test_a_fork_under_way_of_a_record_does_not_hang_the_child(self, directory: Path) -> None:
