@@ -20,16 +20,12 @@ from redis.retry import Retry
 
 from app.processes import PerProcess
 from app.settings import Settings
-from observability import counter, get_logger
+from observability import get_logger, watch_cache
 
 T = TypeVar("T")
 Load = Callable[[], bytes | None]
 
-OPERATIONS = counter(
-    "cache_operations_total",
-    "Operations on the cache by outcome: hit, miss, ok, error, or skipped because the cache was just seen down.",
-    ("operation", "outcome"),
-)
+NAME = "todos"  # in the metrics
 _log = get_logger("app.cache")
 
 
@@ -98,12 +94,14 @@ class MemoryCache:
         self._generations = generations
         self._kept: OrderedDict[str, tuple[float, bytes, bytes]] = OrderedDict()
         self._lock = threading.Lock()
+        self._watch = watch_cache(NAME)
 
     def fetch(self, key: str, load: Load) -> bytes | None:
         """Return the cached value, or else what `load` returns; None is not kept."""
+        begun = time.perf_counter()
         generation = self._generations.of(key)  # before the load: a write during it makes the value old
         value = self._get(key, generation)
-        OPERATIONS.labels("get", "miss" if value is None else "hit").inc()
+        self._watch.record("get", "miss" if value is None else "hit", time.perf_counter() - begun)
         if value is None:
             value = load()
             if value is not None:
@@ -112,8 +110,9 @@ class MemoryCache:
 
     def forget(self, key: str) -> None:
         """Make the key's value old in every worker of this machine."""
+        begun = time.perf_counter()
         self._generations.change(key)
-        OPERATIONS.labels("delete", "ok").inc()
+        self._watch.record("delete", "ok", time.perf_counter() - begun)
 
     def _get(self, key: str, generation: bytes) -> bytes | None:
         with self._lock:
@@ -125,11 +124,12 @@ class MemoryCache:
             return value
 
     def _set(self, key: str, generation: bytes, value: bytes) -> None:
+        begun = time.perf_counter()
         with self._lock:
             self._kept[key] = (time.monotonic() + self._ttl, generation, value)
             if len(self._kept) > self._entries:
                 self._kept.popitem(last=False)
-        OPERATIONS.labels("set", "ok").inc()
+        self._watch.record("set", "ok", time.perf_counter() - begun)
 
 
 class RedisCache:
@@ -153,22 +153,23 @@ class RedisCache:
         self._redis = PerProcess(self._connect)
         self._down = False
         self._retry_at = 0.0
+        self._watch = watch_cache(NAME, system="redis")
 
     def fetch(self, key: str, load: Load) -> bytes | None:
         """Return the cached value, or else what `load` returns; None is not kept."""
         name = self._PREFIX + key
-        kept = self._try("get", lambda redis: redis.get(name), lambda value: "hit" if value else "miss")
+        kept = self._try("get", "GET", lambda redis: redis.get(name))
         if kept:
             return bytes(kept)  # type: ignore[arg-type]  # the client's stubs cannot tell sync from async
         value = load()
         if value is not None and kept != self._BARRIER:
-            self._try("set", lambda redis: redis.set(name, value, ex=self._ttl, nx=True))
+            self._try("set", "SET", lambda redis: redis.set(name, value, ex=self._ttl, nx=True))
         return value
 
     def forget(self, key: str) -> None:
         """Put a barrier in the key's place: a reader that read the old row cannot set it (NX) over it."""
         name = self._PREFIX + key
-        self._try("delete", lambda redis: redis.set(name, self._BARRIER, ex=self.BARRIER_SECONDS))
+        self._try("delete", "SET", lambda redis: redis.set(name, self._BARRIER, ex=self.BARRIER_SECONDS))
 
     def _connect(self) -> Redis:
         pool = ConnectionPool.from_url(
@@ -180,23 +181,23 @@ class RedisCache:
         )
         return Redis(connection_pool=pool)
 
-    def _try(
-        self, operation: str, call: Callable[[Redis], T], outcome: Callable[[T], str] = lambda _: "ok"
-    ) -> T | None:
+    def _try(self, operation: str, command: str, call: Callable[[Redis], T]) -> T | None:
         """Do it unless Redis was just seen down; after the pause, one request finds out for all."""
         now = time.monotonic()
         if now < self._retry_at:
-            OPERATIONS.labels(operation, "skipped").inc()
+            self._watch.record(operation, "skipped")
             return None
         if self._down:
             self._retry_at = now + self.PAUSE_SECONDS
+        begun = time.perf_counter()
         try:
             value = call(self._redis.get())
         except (RedisError, OSError) as error:
-            OPERATIONS.labels(operation, "error").inc()
+            self._watch.record(operation, "error", time.perf_counter() - begun, command, error)
             self._fell(error)
             return None
-        OPERATIONS.labels(operation, outcome(value)).inc()
+        result = "ok" if operation != "get" else "hit" if value else "miss"
+        self._watch.record(operation, result, time.perf_counter() - begun, command)
         self._stands()
         return value
 

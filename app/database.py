@@ -15,11 +15,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from app.problems import Problem
 from app.processes import PerProcess
 from app.settings import Settings
-from observability import annotate, get_logger
+from observability import annotate, get_logger, watch_pool
 
 RETRY_AFTER_SECONDS = 5
 RECYCLE_SECONDS = 1800  # below the idle limits of the usual firewalls and poolers
 SQLITE_BUSY_SECONDS = 5
+POOL = "primary"  # its name in the metrics; a replica's would be another
 BOOT_LOCK = 0x5167_4C17  # any number that nothing else of this database locks
 
 # https://www.postgresql.org/docs/current/libpq-connect.html: a server that has vanished is noticed in seconds
@@ -93,7 +94,7 @@ class Database:
         return _locked(path.with_name(path.name + ".lock"))
 
     def _pooled(self) -> Engine:
-        return self._make(
+        engine = self._make(
             poolclass=QueuePool,
             pool_size=self._settings.pool_size,
             max_overflow=self._settings.pool_overflow,
@@ -101,6 +102,7 @@ class Database:
             pool_recycle=RECYCLE_SECONDS,
             pool_pre_ping=not self._embedded,
         )
+        return watch_pool(engine, name=POOL)
 
     def _make(self, **pool: Any) -> Engine:
         connect_args = {"timeout": SQLITE_BUSY_SECONDS} if self._embedded else _POSTGRES_ARGS

@@ -14,7 +14,14 @@ def build() -> Json:
         "Sightline / Service",
         "Is the service well, and if not, which route and which worker?",
         job_of="gunicorn_workers",
-        rows=[("Now", _now()), ("Requests by route", _routes()), ("Queue", _queue()), ("Workers", _workers())],
+        rows=[
+            ("Now", _now()),
+            ("Requests by route", _routes()),
+            ("Queue", _queue()),
+            ("Workers", _workers()),
+            ("Database connections", _pools()),
+            ("Cache", _caches()),
+        ],
     )
 
 
@@ -140,5 +147,68 @@ def _workers() -> list[Json]:
             "Time since each worker last told the master that it lives; at gunicorn's timeout it is killed.",
             "s",
             [query("max by (instance, worker) (gunicorn_worker_heartbeat_age_seconds{@})", "worker {{worker}}")],
+        ),
+    ]
+
+
+def _pools() -> list[Json]:
+    by = "db_client_connection_pool_name"
+    pool = f"{{{{{by}}}}}"
+    waited = "rate(db_client_connection_wait_time_seconds_bucket{@}[$__rate_interval])"
+    timeouts = "rate(db_client_connection_timeouts_total{@}[$__rate_interval])"
+    return [
+        timeseries(
+            "Pool",
+            "Connections in use, idle, and allowed, and requests that wait for one, summed over the workers. "
+            "All in use while requests wait: the pool is too small, or its connections are held too long.",
+            "short",
+            [
+                query(
+                    f"sum by ({by}, db_client_connection_state) (db_client_connection_count{{@}})",
+                    f"{pool} {{{{db_client_connection_state}}}}",
+                ),
+                query(f"sum by ({by}) (db_client_connection_max{{@}})", f"{pool} allowed"),
+                query(f"sum by ({by}) (db_client_connection_pending_requests{{@}})", f"{pool} waiting"),
+            ],
+        ),
+        timeseries(
+            "Pool wait p95",
+            "95 of 100 requests had a connection, or gave up, in less; opening one is included.",
+            "s",
+            [query(f"histogram_quantile(0.95, sum by (le, {by}) ({waited}))", f"{pool} p95")],
+        ),
+        timeseries(
+            "Pool timeouts",
+            "Requests each second that waited for a connection until the pool's timeout, and got none.",
+            "reqps",
+            [query(f"sum by ({by}) ({timeouts})", pool)],
+        ),
+    ]
+
+
+def _caches() -> list[Json]:
+    def rate(results: str) -> str:
+        return f'rate(cache_requests_total{{@,result=~"{results}"}}[$__rate_interval])'
+
+    took = "rate(cache_request_duration_seconds_bucket{@}[$__rate_interval])"
+    return [
+        timeseries(
+            "Cache hits",
+            "Share of look-ups that found their value, of those that reached the cache; the rest went to the database.",
+            "percentunit",
+            [query(f"1 - sum by (cache) ({rate('miss')}) / sum by (cache) ({rate('hit|miss')})", "{{cache}}")],
+        ),
+        timeseries(
+            "Cache duration p95",
+            "95 of 100 requests to the cache took less; near its timeout, the cache slows the service down.",
+            "s",
+            [query(f"histogram_quantile(0.95, sum by (le, cache, operation) ({took}))", "{{cache}} {{operation}} p95")],
+        ),
+        timeseries(
+            "Cache errors",
+            "Requests to the cache each second that failed, or were skipped since it was just seen down.",
+            "reqps",
+            [query(f"sum by (cache, result) ({rate('error|skipped')})", "{{cache}} {{result}}")],
+            stacked=True,
         ),
     ]

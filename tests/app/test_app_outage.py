@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
-from prometheus_client import REGISTRY
 
 from app.cache import Generations, MemoryCache, RedisCache
+from observability import catalogue, store
 from tests.server import free_port, wait_until
 from tests.services import Postgres, Redis
 
 PROBLEM = "application/problem+json"
 
 
-def _count(operation: str, outcome: str) -> float:
-    labels = {"operation": operation, "outcome": outcome}
-    return REGISTRY.get_sample_value("cache_operations_total", labels) or 0.0
+def _count(operation: str, result: str) -> float:
+    (place,) = store.child(catalogue.CACHE_REQUESTS, "todos", operation, result).bind()
+    return store.STORE.cells[place]
 
 
 def _assert_unavailable(client: FlaskClient) -> None:
