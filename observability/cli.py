@@ -1,24 +1,105 @@
 """`python -m observability`: what an operator runs beside the server."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from observability.settings import Settings, load_or_exit
+
+_AGENT = "serve metrics, health and live state of the server in OBSERVABILITY_DIR"
+_TOP = "watch a server and its workers in the terminal; after its death, see what it left"
+_DOCTOR = "check the settings, the state directory, the agent and the server, and say what to do"
+_SORTED: tuple[str, ...] = ("slot", "pid", "class", "busy", "in flight", "queued", "req/s", "err/s", "p99")
+_SORTED += ("CPU", "PSS", "lag", "age", "oldest", "beat")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command."""
-    parser = argparse.ArgumentParser(prog="python -m observability", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    agent = commands.add_parser("agent", help="serve metrics, health and live state of the server in OBSERVABILITY_DIR")
+    chosen = _parser().parse_args(arguments)
+    sys.exit(chosen.run(chosen))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m observability", description="Commands to run beside the server. Settings: docs/settings.md."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_agent(commands)
+    _add_top(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _add_agent(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    agent = commands.add_parser("agent", help=_AGENT, description=_sentence(_AGENT) + ".")
     agent.add_argument("--master", type=int, default=0, help=argparse.SUPPRESS)
     agent.add_argument("--fd", type=int, default=-1, help=argparse.SUPPRESS)
     agent.add_argument("--delay", type=float, default=0.0, help=argparse.SUPPRESS)
-    chosen = parser.parse_args(arguments)
-    _agent(chosen)
+    agent.set_defaults(run=_agent)
 
 
-def _agent(chosen: argparse.Namespace) -> None:
-    from observability.agent import server  # imports Flask and gevent, which no other command needs
+def _add_top(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    top = commands.add_parser(
+        "top",
+        help=_TOP,
+        description=_sentence(_TOP),
+        epilog="Exit status of --once: 0 a live server, 1 what a dead one left, 2 nothing to see. More: docs/top.md.",
+    )
+    where = top.add_mutually_exclusive_group()
+    where.add_argument(
+        "--url",
+        help="the agent; default: OBSERVABILITY_AGENT_HOST and OBSERVABILITY_AGENT_PORT, else OBSERVABILITY_DIR",
+    )
+    where.add_argument("--directory", type=Path, help="read this state directory, without an agent")
+    top.add_argument("--interval", type=seconds, default=2.0, help="seconds between two looks, 0.1 to 60; default 2")
+    top.add_argument("--sort", choices=_SORTED, default="slot", metavar="COLUMN", help="one of: " + ", ".join(_SORTED))
+    top.add_argument(
+        "--once", action="store_true", help="print one table and leave; so does output that is no terminal"
+    )
+    top.set_defaults(run=_top)
+
+
+def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help=_DOCTOR,
+        description=_sentence(_DOCTOR),
+        epilog="Run it with the server's environment, as the server's user. Exit status: 0 no problem, 1 a problem.",
+    )
+    doctor.add_argument("--json", action="store_true", help="write one JSON object")
+    doctor.set_defaults(run=_doctor)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def seconds(text: str) -> float:
+    """Read an interval between two looks."""
+    value = float(text)
+    if not 0.1 <= value <= 60:
+        raise argparse.ArgumentTypeError("it takes seconds from 0.1 to 60")
+    return value
+
+
+# Each command imports what it needs by itself: Flask and gevent, Textual, or neither.
+
+
+def _agent(chosen: argparse.Namespace) -> int:
+    from observability.agent import server
 
     server.serve(load_or_exit(Settings), chosen.master, chosen.fd, chosen.delay)
+    return 0
+
+
+def _top(chosen: argparse.Namespace) -> int:
+    from observability.top import command
+
+    return command.run(load_or_exit(Settings), chosen)
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    from observability import doctor
+
+    return doctor.run(as_json=chosen.json)

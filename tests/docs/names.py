@@ -25,7 +25,7 @@ FILE = re.compile(r"`((?:app|dashboards|docs|monitoring|observability|runbooks|s
 
 SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("",), "gauge": ("",)}
 OF_PROMETHEUS = {"job", "instance", "alertname"}
-OTHER_VARIABLES = {"ARGS", "F_OFD_SETLK"}  # of `make test`; fcntl(2)'s
+OTHER_VARIABLES = {"ARGS", "F_OFD_SETLK", "NO_COLOR"}  # of `make test`; fcntl(2)'s; https://no-color.org
 
 
 @dataclass(frozen=True)
