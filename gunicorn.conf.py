@@ -9,6 +9,7 @@ from pathlib import Path as _Path
 from observability import gunicorn_log as _gunicorn_log
 from observability import hooks as _hooks
 from observability import settings as _settings
+from observability import worker_classes as _worker_classes
 
 _server = _settings.load_or_exit(_settings.Server)
 _settings.load_or_exit(_settings.Settings)
@@ -35,7 +36,7 @@ control_socket_disable = True  # it has no authentication; the agent answers ins
 logger_class = _gunicorn_log.Logger
 accesslog = None  # the middleware writes one canonical line a request, under every worker class
 
-if preload_app and worker_class == "gevent":
+if preload_app and _worker_classes.WORKER_CLASSES[worker_class].greenlets:
     # What the app makes at import in the master, locks above all, must be gevent's. Not what the arbiter itself stands
     # on: it would wait for an event loop that does not run there. The worker patches the rest.
     import warnings as _warnings
@@ -50,8 +51,10 @@ on_starting = _hooks.on_starting
 when_ready = _hooks.when_ready
 on_reload = _hooks.on_reload
 pre_exec = _hooks.pre_exec
+pre_fork = _hooks.pre_fork
 post_fork = _hooks.post_fork
 post_worker_init = _hooks.post_worker_init
+worker_abort = _hooks.worker_abort
 worker_exit = _hooks.worker_exit
 child_exit = _hooks.child_exit
 on_exit = _hooks.on_exit

@@ -11,7 +11,7 @@ from observability.events import bind_process, emit, output, write
 from observability.settings import Settings
 from observability.uncaught import watch_gevent
 
-__all__ = ["bind_process", "configure", "emit", "get_logger", "output", "watch_gevent", "write"]
+__all__ = ["adopt_servers", "bind_process", "configure", "emit", "get_logger", "output", "watch_gevent", "write"]
 
 _handler = loggers.Handler()
 
@@ -54,6 +54,16 @@ def _take_over_loggers() -> None:
         if isinstance(each, logging.Logger) and any(map(_writes_to_console, each.handlers)):
             each.handlers = [handler for handler in each.handlers if not _writes_to_console(handler)]
             each.propagate = True
+
+
+def adopt_servers() -> None:
+    """Take over the loggers of servers that run as gunicorn's workers; call it in the worker.
+
+    uvicorn's worker cuts its own off from the rest. A request's line is the middleware's, so theirs are left out.
+    """
+    logging.getLogger("uvicorn.error").propagate = True
+    for name in ("uvicorn.access", "tornado.access", "aiohttp.access"):
+        logging.getLogger(name).disabled = True
 
 
 def _writes_to_console(handler: logging.Handler) -> bool:

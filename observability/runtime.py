@@ -37,6 +37,7 @@ def prepare() -> None:
 def begin_process(of: store.Store = store.STORE) -> None:
     """Begin in this process: its slot, and its traces. Safe to call again."""
     of.claim_if_lazy()
+    logs.adopt_servers()
     logs.bind_process(**({"worker": of.number} if of.number and of.slot.role == "worker" else {}))
     traces.start(settings(), f"{socket.gethostname()}/{of.slot.role}-{of.number or os.getpid()}")
 

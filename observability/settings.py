@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from observability import limits
+from observability import limits, worker_classes
 
 T = TypeVar("T")
 MASK = "***"
@@ -24,6 +24,10 @@ MASK = "***"
 
 class SettingsError(ValueError):
     """A value that is refused: the message is one line for the person who set it."""
+
+
+class Refused(ValueError):
+    """A value with a reason of its own, which completes the sentence "VARIABLE is 'VALUE', ..."."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,16 @@ def _parse_matching(pattern: str) -> Callable[[str], str]:
     return parse
 
 
+def _parse_worker_class(raw: str) -> str:
+    if replacement := worker_classes.REMOVED.get(raw.lower()):
+        raise Refused(f"which gunicorn no longer has: use {replacement}")
+    by_name = {name.lower(): known for name, known in worker_classes.WORKER_CLASSES.items()}
+    known = by_name[raw.lower()]
+    if not worker_classes.installed(known.package):
+        raise Refused(f"which needs the package {known.package}: add it to the requirements")
+    return known.name
+
+
 def _parse_directory(raw: str) -> Path:
     path = Path(raw)
     if not path.is_absolute():
@@ -111,6 +125,7 @@ bind_address = Kind(
 )
 host = Kind("an IP address or a host name", _parse_matching(r"[0-9A-Za-z.:\-]{1,253}"))
 port = integer(1, 65535)
+worker_class = Kind("one of " + ", ".join(worker_classes.WORKER_CLASSES), _parse_worker_class)
 
 
 def setting(
@@ -159,9 +174,10 @@ def _parse(each: "Field[Any]", raw: str) -> Any:
     kind = each.metadata["kind"]
     try:
         return kind.parse(raw)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError) as error:
         got = MASK if each.metadata["secret"] else ascii(raw)[:120]
-        raise SettingsError(f"{each.metadata['variable']} is {got}, but takes {kind.takes}") from None
+        reason = str(error) if isinstance(error, Refused) else f"but takes {kind.takes}"
+        raise SettingsError(f"{each.metadata['variable']} is {got}, {reason}") from None
 
 
 def masked(value: str) -> str:
@@ -265,6 +281,12 @@ class Settings:
         1.0,
         "A request at least this long keeps its span though unsampled.",
     )
+    blocked_seconds: float = setting(
+        "OBSERVABILITY_BLOCKED_SECONDS",
+        number(0.05, 3600),
+        0.5,
+        "An event loop that stands still for so long is counted and logged, with the stack of what blocks it.",
+    )
     span_queue: int = setting(
         "OBSERVABILITY_SPAN_QUEUE",
         integer(16, 100_000),
@@ -295,11 +317,17 @@ class Server:
         shown="2 x cores + 1, within the cgroup's CPU and memory limits",
     )
     worker_class: str = setting(
-        "GUNICORN_WORKER_CLASS", choice("gevent", "gthread", "sync"), "gevent", "How a worker runs requests."
+        "GUNICORN_WORKER_CLASS",
+        worker_class,
+        "gevent",
+        "How a worker runs requests: see docs/worker-classes.md.",
     )
     threads: int = setting("GUNICORN_THREADS", integer(1, 1024), 8, "Threads of a gthread worker; others ignore it.")
     worker_connections: int = setting(
-        "GUNICORN_WORKER_CONNECTIONS", integer(1, 100_000), 1000, "Concurrent connections of a gevent worker."
+        "GUNICORN_WORKER_CONNECTIONS",
+        integer(1, 100_000),
+        1000,
+        "Concurrent connections of a worker of the gevent classes; others do not enforce it.",
     )
     backlog: int = setting("GUNICORN_BACKLOG", integer(1, 65535), 2048, "Connections that may wait to be accepted.")
     timeout: int = setting(

@@ -101,9 +101,7 @@ class Tracing:
         self, request: "RequestTrace", finished: "FinishedRequest", route: str, error_type: str, seconds: float
     ) -> bool:
         """End the request's span, and return whether it goes to the receiver."""
-        # No token: a body may be closed in another context than it was begun in, where one is refused.
-        if context.get_current() is request.inside:
-            context.attach(request.before)
+        self.step_out(request)
         failed = finished.status >= 500 or finished.error is not None
         if request.sampled:
             self._end(request, finished, route, error_type, seconds, failed)
@@ -111,6 +109,12 @@ class Tracing:
         if failed or seconds >= self._slow:
             return self._keep(request, finished, route, error_type, seconds, failed)
         return False
+
+    def step_out(self, request: "RequestTrace") -> None:
+        """Give back the context that was before the request, if this is the one that it was entered in."""
+        # No token: a body may be closed in another context than it was begun in, where one is refused.
+        if context.get_current() is request.inside:
+            context.attach(request.before)
 
     def _end(
         self,

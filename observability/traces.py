@@ -46,7 +46,7 @@ class RequestTrace:
         span_id: 16 of them: the request's own span.
         parent_id: the caller's span; empty where the trace begins here.
         sampled: whether spans of it are recorded.
-        environ: the WSGI environ.
+        environ: the WSGI environ, or what stands for it.
         tracing: this process's tracing; None where no receiver is set.
     """
 
@@ -104,9 +104,18 @@ class RequestTrace:
             request.trace_flags = self.trace_flags
         return self.kept
 
+    def step_out(self) -> None:
+        """Take the span out of the context it was entered in, where the request may have ended in another."""
+        if self.tracing is not None:
+            self.tracing.step_out(self)
+
 
 def begin(environ: Mapping[str, Any]) -> RequestTrace:
-    """Begin a request: join the caller's trace, or begin one."""
+    """Begin a request: join the caller's trace, or begin one.
+
+    Args:
+        environ: the WSGI environ, or what another protocol's middleware put under the same names.
+    """
     tracing = _tracing
     header = environ.get("HTTP_TRACEPARENT")
     if header is not None and (parent := traceparent.parse(header)) is not None:

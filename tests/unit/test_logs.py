@@ -678,7 +678,7 @@ class TestSources:
         assert loggers["select 41"].startswith("sqlalchemy.engine")
         assert bodies.count("Listening at: x") == 1
         assert loggers["Listening at: x"] == "gunicorn"
-        assert "could not note the end of a child" in bodies
+        assert "telemetry failed, the server goes on" in bodies
         assert "Invalid request from ip=1.2.3.4: x\n{}" in bodies
 
     def test_what_fails_in_greenlets(self):

@@ -22,7 +22,7 @@ def test_defaults_load_from_an_empty_environment() -> None:
         ("GUNICORN_TIMEOUT", "-1"),
         ("GUNICORN_BIND", "localhost"),
         ("GUNICORN_BIND", "1.2.3.4:80,,x:1"),
-        ("GUNICORN_WORKER_CLASS", "eventlet"),
+        ("GUNICORN_WORKER_CLASS", "threads"),
         ("GUNICORN_PRELOAD", "maybe"),
     ],
 )
