@@ -10,6 +10,7 @@
 ## RUN_DIR=.run            Where native state lives: logs, process records, data.
 ## TRAFFIC_SECONDS=60      How long sample traffic is sent; 0 sends a few requests only.
 ## FOLLOW=1                0 makes `make logs` end instead of going on with what comes.
+## SIGHT_WRITE=           1 makes `make sight` write what it saw into the docs.
 ## PYTHON=                 Python 3.11 to 3.13 for .venv, if not the first one found.
 
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ VENV := .venv/bin
 COMPILE := $(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	pyproject.toml
 
-.PHONY: help setup up down status logs traffic test check format docs dashboards requirements clean
+.PHONY: help setup up down status logs traffic test sight check format docs dashboards requirements clean
 
 help: ## List the targets and the settings
 	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +48,10 @@ traffic: ## Send sample requests for TRAFFIC_SECONDS
 test: setup ## Install what the tests need, and run them all; ARGS is passed to pytest
 	@$(PROGRAM) -m scripts.packages
 	$(VENV)/python -m pytest $(ARGS)
+
+sight: setup ## See it all on live servers: causes, worker classes, saturation; prints the tables that the docs show
+	@$(PROGRAM) -m scripts.packages
+	SIGHT_WRITE=$(SIGHT_WRITE) $(VENV)/python -m pytest tests/sight $(ARGS)
 
 check: setup ## Check style, types, the arrows between modules, and the docs
 	$(VENV)/ruff check .

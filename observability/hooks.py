@@ -18,6 +18,7 @@ import gunicorn
 from observability import (
     catalogue,
     flight,
+    frameworks,
     gunicorn_log,
     last_signal,
     layout,
@@ -214,6 +215,9 @@ def post_worker_init(worker: Any) -> None:
     stacks.begin()
     probes.start(worker)
     last_signal.before(functools.partial(_leave, worker))
+    app = getattr(worker, "wsgi", None) or getattr(worker, "asgi", None)
+    if told := frameworks.mismatch(app, worker.cfg.worker_class_str):
+        logs.get_logger("observability").error(told)
     store.STORE.slot.write_note(booted=True)
 
 
@@ -249,6 +253,7 @@ def worker_exit(_server: Any, worker: Any) -> None:
 def _leave(worker: Any) -> None:
     if _marks is not None:
         _mark_end(_marks, worker)
+    probes.stop()  # what takes long from here on is no blocked loop
     traces.stop(runtime.settings().exit_flush)
 
 

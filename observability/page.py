@@ -51,6 +51,15 @@ class Page(dict[str, Merged]):
         point = self.metric(metric.name, metric.kind, metric.help).point(labels)
         point.value, point.seen = value, True
 
+    def value(self, metric: Metric, *label_values: str, worker: str | None = None, suffix: str = "") -> float | None:
+        """Return one number; None where nothing has said it."""
+        labels = tuple(zip(metric.labels, label_values, strict=True))
+        if worker is not None:
+            labels = (("worker", worker), *labels)
+        known = self.get(metric.name)
+        point = known.children.get(labels, {}).get((suffix, inf)) if known else None
+        return point.value if point is not None and point.seen else None
+
 
 def _add(point: Point, value: float, _: float) -> None:
     point.value += value

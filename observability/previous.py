@@ -76,10 +76,9 @@ def _from_slots(directory: Path) -> dict[str, Any] | None:
     account = _account(directory)
     outcome = "halted" if account["boot_errors"] else "killed"
     reason = "workers failed to boot" if account["boot_errors"] else "the master left no word"
-    last = max(os.fstat(reading.file.fd).st_mtime for reading in readings)
     started = max(reading.note.get("started", 0.0) for reading in masters)
     return account | {
-        "time": max(last, started),
+        "time": max((directory / slots.STAMP).stat().st_mtime, started),  # the last sign of life
         "outcome": outcome,
         "reason": reason,
         "status": None,

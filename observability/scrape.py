@@ -17,12 +17,13 @@ from typing import Any
 
 import orjson
 
-from observability import catalogue, layout, slots
+from observability import catalogue, flight, layout, slots
 from observability.page import GAUGES, Page, Point
 from observability.store import Family, family_of, read_records
 
 # A request's values change for well under a microsecond at a time; only a writer that was preempted then takes longer.
 _RETRIES, _RETRY_SECONDS = 10, 0.0005
+DURATION_BOUNDS = (*catalogue.DURATION_BUCKETS, inf)
 
 
 class CorruptError(ValueError):
@@ -39,6 +40,7 @@ class Reading:
         live: whether the owner lives.
         busy: request seconds so far; requests in flight count up to now, or to their worker's end.
         values: the numbers.
+        ended: monotonic seconds at which a dead owner was seen dead; 0 where nobody has seen it yet.
     """
 
     file: "SlotFile"
@@ -46,6 +48,7 @@ class Reading:
     live: bool
     busy: float
     values: Sequence[float]
+    ended: float = 0.0
 
     @property
     def role(self) -> str:
@@ -90,6 +93,7 @@ class SlotFile:
         self._adds: list[tuple[int, Point]] = []
         self._gauges: list[tuple[int, int, Point, Callable[[Point, float, float], None]]] = []
         self._places: dict[int, Point] = {}
+        self._durations: list[tuple[int, int]] = []
 
     def close(self) -> None:
         """Let go of the file."""
@@ -112,9 +116,8 @@ class SlotFile:
         live, now = slots.held(self.fd), time.monotonic()
         values = self._values(cells, live)
         ended = layout.ENDED.unpack_from(header, layout.ENDED_AT)[0]
-        return Reading(
-            self, slots.read_note(header), live, self._busy_until(now if live else ended or now, values), values
-        )
+        busy = self._busy_until(now if live else ended or now, values)
+        return Reading(self, slots.read_note(header), live, busy, values, 0.0 if live else ended)
 
     def _values(self, cells: int, live: bool) -> Sequence[float]:
         """Copy the values, a request's all from before or all from after its end."""
@@ -164,6 +167,8 @@ class SlotFile:
             self._gauges.append((cell, stamp, point, GAUGES[family.merge]))
         else:
             self._adds.append((cell, point))
+        if family.name == catalogue.REQUEST_DURATION.name and suffix == "_bucket" and float(bound) in DURATION_BOUNDS:
+            self._durations.append((cell, DURATION_BOUNDS.index(float(bound))))
 
     def _point(self, page: Page, family: Family, suffix: str, label_values: list[str], bound: str) -> Point:
         labels = tuple(zip(family.labels, label_values, strict=True))
@@ -211,20 +216,16 @@ class SlotFile:
                 return self._exemplar_cache[entry][1]
         return cached[1] if cached else None
 
+    def durations(self, values: Sequence[float]) -> list[int]:
+        """Return how many of the slot's requests took how long: one number for each of `DURATION_BOUNDS`."""
+        counts = [0] * len(DURATION_BOUNDS)
+        for cell, bucket in self._durations:
+            counts[bucket] += int(values[cell])
+        return counts
+
     def flights(self) -> Iterator[dict[str, Any]]:
         """Yield the requests in flight, the oldest first; `start` in monotonic seconds."""
-        data = os.pread(self.fd, layout.FLIGHT_ENTRIES * layout.FLIGHT.size, layout.FLIGHT_AT)
-        width = layout.FLIGHT.size // 8
-        starts = memoryview(data[: len(data) // 8 * 8]).cast("d")[width - 1 :: width].tolist()
-        for _, entry in sorted((begun, entry) for entry, begun in enumerate(starts) if begun > 0.0):
-            ident, trace_id, method, path, start = layout.FLIGHT.unpack_from(data, entry * layout.FLIGHT.size)
-            yield {
-                "method": _text(method),
-                "path": _text(path),
-                "trace_id": _text(trace_id),
-                "ident": ident,
-                "start": start,
-            }
+        return flight.read(os.pread(self.fd, layout.FLIGHT_SIZE, layout.FLIGHT_AT))
 
     def unchanged(self) -> bool:
         """Tell whether the path still names this file."""
@@ -232,10 +233,6 @@ class SlotFile:
             return _identity(self.path.stat()) == self.identity
         except OSError:
             return False
-
-
-def _text(raw: bytes) -> str:
-    return raw.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -87,6 +87,12 @@ def empty(directory: Path) -> None:
     (directory / STAMP).write_text(f"{layout.VERSION}\n")
 
 
+def touch(directory: Path) -> None:
+    """Leave a sign of life: the stamp's time then says when the server was last seen alive."""
+    with contextlib.suppress(OSError):
+        os.utime(directory / STAMP)
+
+
 def stamped(directory: Path) -> bool:
     """Tell whether the directory holds slots of this layout."""
     try:

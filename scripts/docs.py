@@ -22,6 +22,7 @@ OPTION = re.compile(r"^## ([A-Z_]+)=(\S*) +(.+)$", re.MULTILINE)
 GROUPS: dict[str, Callable[[Metric], bool]] = {
     "HTTP, all workers merged": lambda metric: metric.name.startswith("http_"),
     "Each worker apart": lambda metric: metric.per_worker,
+    "Databases and caches": lambda metric: metric.name.startswith(("db_client_", "cache_")),
     "The server": lambda metric: not metric.name.startswith("observability_"),
     "About Sightline itself": lambda _: True,  # the rest
 }

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from socket import create_server
 from typing import Any
 
@@ -14,7 +15,7 @@ from gevent import socket
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from observability import exposition, logs, store
+from observability import exposition, logs, runtime, slots, stacks, store
 from observability.agent.view import View
 from observability.settings import Settings
 
@@ -22,6 +23,7 @@ MAX_CONNECTIONS = 1024
 CONNECTION_SECONDS = 10  # a connection is closed after so long, however busy: none can hold its place for ever
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _RETRY_SECONDS = 1.0
+_WATCH_SECONDS = 2.5
 
 
 def create_agent_app(view: View) -> Flask:
@@ -44,11 +46,19 @@ def create_agent_app(view: View) -> Flask:
 
     @app.get("/state")
     def state() -> Response:
-        return jsonify(view.state())
+        return jsonify(view.state(dead=request.args.get("dead") == "1"))
+
+    @app.get("/workers/<int:slot>/stack")
+    def stack(slot: int) -> Response:
+        # its worker may take its time to answer, and no other request may wait for that
+        found = gevent.get_hub().threadpool.apply(stacks.ask, (view.directory, slot))
+        if found is None:
+            return Response("no live worker answers there\n", 404, content_type="text/plain")
+        return Response(found, content_type="text/plain; charset=utf-8")
 
     @app.get("/")
     def index() -> Response:
-        return Response("/metrics\n/livez\n/readyz\n/state\n", content_type="text/plain")
+        return Response("/metrics\n/livez\n/readyz\n/state\n/workers/SLOT/stack\n", content_type="text/plain")
 
     return app
 
@@ -91,10 +101,12 @@ def serve(settings: Settings, master: int = 0, fd: int = -1, delay: float = 0.0)
     logs.configure(settings)
     logs.bind_process(role="agent")
     if master:
-        _leave_with(master)
+        _leave_with(master, settings.directory)
     time.sleep(delay)
     listener = socket.socket(fileno=fd) if fd >= 0 else _listen(settings)
-    app = create_agent_app(View(settings.directory, settings.ready_workers, master))
+    view = View(settings.directory, settings.ready_workers, master)
+    app = create_agent_app(view)
+    gevent.spawn(_watch, view)
     server = WSGIServer(
         listener, app, log=None, error_log=_ErrorLog(), handler_class=_Handler, spawn=Pool(MAX_CONNECTIONS)
     )
@@ -121,14 +133,29 @@ def _listen(settings: Settings) -> Any:
             gevent.sleep(_RETRY_SECONDS)
 
 
-def _leave_with(master: int) -> None:
-    """Die when the master does, however it dies; a master that was gone before this call is seen by its pid."""
+def _watch(view: View) -> None:
+    """Look at the server now and then, whoever asks: what a worker had counted when it dies would be lost otherwise."""
+    while True:
+        gevent.sleep(_WATCH_SECONDS)
+        try:
+            if time.monotonic() - view.observed_at >= _WATCH_SECONDS:
+                view.observe()
+        except Exception as error:
+            runtime.failed("agent", error)
+
+
+def _leave_with(master: int, directory: Path) -> None:
+    """Die when the master does, however it dies; a master that was gone before this call is seen by its pid.
+
+    Until then the state directory's stamp says every second that it lives.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != master:
         sys.exit(0)
 
     def watch() -> None:  # PR_SET_PDEATHSIG is Linux's own, and follows the thread that forked
         while os.getppid() == master:
+            slots.touch(directory)
             gevent.sleep(_RETRY_SECONDS)
         os._exit(0)
 

@@ -1,75 +1,23 @@
-"""What the agent knows of a server: its slots, and each worker's heartbeat seen from outside."""
+"""What the agent knows of a server: its slots, and what an onlooker sees of it."""
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from observability import catalogue, layout
+from observability import catalogue, limits
+from observability.agent.outside import Outside
+from observability.agent.worker import Worker
 from observability.page import Page
+from observability.probes import cgroup
+from observability.probes.busy import Window
 from observability.scrape import Reading, Scraper
 
-STATE_REQUESTS = 20  # requests in flight that /state lists for a worker, the oldest first
-
-
-def heartbeat_age(note: dict[str, Any]) -> float | None:
-    """Return the seconds since a worker's last heartbeat: the time of its temporary file, which gunicorn itself reads.
-
-    The file is unlinked, and reached through the master's descriptor: the worker's own is closed to this process where
-    the worker has dropped privileges. None where it cannot be seen.
-    """
-    try:
-        # gunicorn writes monotonic seconds as the file's times
-        return time.monotonic() - Path(f"/proc/{note['master']}/fd/{note['heartbeat_fd']}").stat().st_mtime
-    except (OSError, KeyError):
-        return None
-
-
-@dataclass
-class Worker:
-    """One live worker at one moment."""
-
-    reading: Reading
-    heartbeat: float | None
-    flights: list[dict[str, Any]]
-
-    @property
-    def booted(self) -> bool:
-        """Whether it has loaded the app."""
-        return bool(self.reading.note.get("booted"))
-
-    @property
-    def fresh(self) -> bool:
-        """Whether its heartbeat is younger than gunicorn's timeout, as far as that can be seen."""
-        timeout = float(self.reading.note.get("timeout", 0))
-        return self.heartbeat is None or not timeout or self.heartbeat <= timeout
-
-    def state(self, now: float) -> dict[str, Any]:
-        """Return what `/state` says of it; ages in seconds."""
-        note, values = self.reading.note, self.reading.values
-        return {
-            "slot": self.reading.number,
-            "pid": note.get("pid"),
-            "worker_class": note.get("worker_class"),
-            "booted": self.booted,
-            "age_seconds": round(time.time() - note.get("started", time.time()), 3),
-            "heartbeat_age_seconds": None if self.heartbeat is None else round(self.heartbeat, 3),
-            "requests": int(values[layout.REQUESTS]),
-            "errors": int(values[layout.ERRORS]),
-            "busy_seconds": round(self.reading.busy, 6),
-            "in_flight": int(values[layout.ACTIVE]),
-            "now": [_flight(flight, now) for flight in self.flights[:STATE_REQUESTS]],
-        }
-
-
-def _flight(flight: dict[str, Any], now: float) -> dict[str, Any]:
-    age = round(max(0.0, now - flight["start"]), 3)
-    return {key: value for key, value in flight.items() if key != "start"} | {"age_seconds": age}
+_MOST_EXITS = 10
 
 
 class View:
-    """One server, read from its state directory.
+    """One server, read from its state directory and from the kernel.
 
     Args:
         directory: the state directory.
@@ -78,40 +26,83 @@ class View:
     """
 
     def __init__(self, directory: Path, ready_workers: int = 1, master: int = 0) -> None:
+        self.directory = directory
         self.scraper = Scraper(directory)
         self.ready_workers = ready_workers
         self.master = master
+        self.outside = Outside(sidecar=not master)
+        self.observed_at = 0.0  # monotonic seconds
+        self._window = Window()
 
     def look(self, *, exemplars: bool = False) -> tuple[Page, list[Reading], list[Worker]]:
-        """Read everything once; the page is valid until the next look."""
+        """Read all slots once; the page is valid until the next look."""
         page, readings = self.scraper.scrape(exemplars=exemplars)
-        workers = [
-            Worker(reading, heartbeat_age(reading.note), list(reading.file.flights()))
-            for reading in readings
-            if reading.role == "worker" and reading.live
-        ]
+        return page, readings, [Worker.of(reading) for reading in readings if reading.role == "worker" and reading.live]
+
+    def observe(self, *, exemplars: bool = False) -> tuple[Page, list[Reading], list[Worker]]:
+        """Read all slots, and what only an onlooker can tell, onto the page."""
+        self.observed_at = time.monotonic()
+        page, readings, workers = self.look(exemplars=exemplars)
+        masters = [reading for reading in readings if reading.role == "master" and reading.live]
+        self.outside.look(masters, [reading for reading in readings if reading.role == "worker"])
+        self.outside.put(page)
+        for worker in workers:
+            worker.ledger = self.outside.ledgers.get(worker.reading.number)
+        ratios = self._window.ratios(self.observed_at, {each.reading.label: each.mark(page) for each in workers})
+        for worker in workers:
+            label = worker.reading.label
+            worker.busy_ratio = ratios.get(label)
+            if worker.busy_ratio is not None:
+                page.put(catalogue.WORKER_BUSY_RATIO, worker.busy_ratio, worker=label)
+            if worker.heartbeat is not None:
+                page.put(catalogue.WORKER_HEARTBEAT, worker.heartbeat, worker=label)
+            page.put(catalogue.WORKER_OLDEST, worker.oldest, worker=label)
         return page, readings, workers
 
     def page(self, *, exemplars: bool) -> Page:
-        """Return the metrics, with what only an onlooker can tell of a worker."""
-        page, _, workers = self.look(exemplars=exemplars)
-        now = time.monotonic()
-        for worker in workers:
-            label = worker.reading.label
-            if worker.heartbeat is not None:
-                page.put(catalogue.WORKER_HEARTBEAT, worker.heartbeat, worker=label)
-            oldest = now - worker.flights[0]["start"] if worker.flights else 0.0
-            page.put(catalogue.WORKER_OLDEST, max(0.0, oldest), worker=label)
-        return page
+        """Return the metrics."""
+        return self.observe(exemplars=exemplars)[0]
 
-    def state(self) -> dict[str, Any]:
-        """Return the whole as one JSON-ready object."""
-        _, readings, workers = self.look()
-        now = time.monotonic()
-        return {
-            "masters": [_master(reading) for reading in readings if reading.role == "master" and reading.live],
-            "workers": [worker.state(now) for worker in workers],
+    def state(self, *, dead: bool = False) -> dict[str, Any]:
+        """Return the whole as one JSON-ready object.
+
+        Args:
+            dead: whether slots whose last owner is dead are listed too, as it left them.
+        """
+        page, readings, workers = self.observe()
+        masters = [reading for reading in readings if reading.role == "master"]
+        state = {
+            "time": round(time.time(), 3),
+            "masters": [_master(reading) for reading in masters if reading.live],
+            "server": self._server(page, masters, workers),
+            "workers": [worker.state(page) for worker in workers],
             "agent": {"pid": os.getpid(), "corrupt_files": {str(k): v for k, v in self.scraper.corrupt.items()}},
+        }
+        if dead:
+            left = (reading for reading in readings if reading.role == "worker" and not reading.live)
+            state["dead"] = [Worker.of(reading).state(page) for reading in left]
+        return state
+
+    def _server(self, page: Page, masters: list[Reading], workers: list[Worker]) -> dict[str, Any]:
+        target = page.value(catalogue.WORKERS, "target")
+        ratios = [worker.busy_ratio for worker in workers if worker.busy_ratio is not None]
+        group = cgroup.directory_of(self.master) if self.master else None
+        exits = page.get(catalogue.EXITS.name)
+        return {
+            "workers_target": None if target is None else int(target),
+            "workers_live": sum(worker.reading.forked for worker in workers),
+            "busy_ratio": round(sum(ratios) / len(ratios), 3) if ratios else None,
+            "listeners": [_listener(address, found) for address, found in self.outside.listeners.items()],
+            "cpu_quota": limits.cpus(group) if self.master else None,
+            "memory_limit_bytes": limits.memory(group) if self.master else None,
+            "memory_used_bytes": self.outside.usage.memory_used,
+            "exits": {
+                labels[0][1]: int(point.value)
+                for labels, points in (exits.children if exits else {}).items()
+                for point in points.values()
+                if point.seen
+            },
+            "last_exits": _last_exits(masters),
         }
 
     def live(self) -> tuple[bool, str]:
@@ -152,3 +143,22 @@ def _master(reading: Reading) -> dict[str, Any]:
         "worker_class": note.get("worker_class"),
         "upgraded_from": note.get("upgraded_from") or None,
     }
+
+
+def _listener(address: str, found: list[Any]) -> dict[str, Any]:
+    known = all(each.limit is not None for each in found)
+    return {
+        "address": address,
+        "kind": found[0].kind,
+        "backlog": sum(each.backlog for each in found),
+        "backlog_limit": sum(each.limit for each in found) if known else None,
+    }
+
+
+_EXIT = ("time", "slot", "pid", "cause", "signal", "code", "age_seconds", "requests")
+
+
+def _last_exits(masters: list[Reading]) -> list[dict[str, Any]]:
+    """Return the last exits that the masters have noted, the newest last."""
+    noted = [dict(zip(_EXIT, each, strict=False)) for reading in masters for each in reading.note.get("exits", ())]
+    return sorted(noted, key=lambda each: float(each["time"]))[-_MOST_EXITS:]

@@ -50,9 +50,28 @@ PRIVATE = [
     ("workers/base.py", "self.log.warning(msg.format(ip=addr[0], error=str(exc)))", "the same, and as a warning"),
     ("workers/base.py", "self.tmp = WorkerTmp(cfg)", "hooks.post_fork: the heartbeat's descriptor"),
     ("workers/base.py", "self.tmp.notify()", "the same: it is what beats"),
-    ("workers/workertmp.py", "new_time = time.monotonic()", "agent.view.heartbeat_age: which clock"),
+    ("workers/workertmp.py", "new_time = time.monotonic()", "agent.worker.heartbeat_age: which clock"),
     ("workers/workertmp.py", "os.utime(self._tmp.fileno(), (new_time, new_time))", "the same: where it is written"),
     ("workers/workertmp.py", "return self._tmp.fileno()", "hooks.post_fork: the descriptor is that file's"),
+    ("workers/gthread.py", "self.tpool = self.get_thread_pool()", "probes.inside.Gthread.queued"),
+    (
+        "workers/gthread.py",
+        "return futures.ThreadPoolExecutor(max_workers=self.cfg.threads)",
+        "the same: it has a queue",
+    ),
+    ("workers/gthread.py", "self.keepalived_conns = deque()", "probes.inside.Gthread.kept"),
+    ("workers/gthread.py", "self.pending_conns = deque()", "the same"),
+    ("workers/ggevent.py", "servers = []", "probes.inside.Gevent.find_pools: a local name of `run`"),
+    ("workers/ggevent.py", "servers.append(server)", "the same"),
+    (
+        "workers/ggevent.py",
+        "server = StreamServer(s, handle=hfun, spawn=pool, **ssl_args)",
+        "the same: each has a pool",
+    ),
+    ("workers/gasgi.py", "self.nr_conns = 0", "probes.inside.Asgi.connections"),
+    ("workers/gasgi.py", "self.loop = asyncio.new_event_loop()", "probes.start: the loop is there before it runs"),
+    ("workers/gtornado.py", "self.ioloop = IOLoop.instance()", "the same: it is the current one"),
+    ("workers/base.py", "self.cfg.post_worker_init(self)", "probes.start: hooks run where `run` will"),
 ]
 
 
