@@ -33,7 +33,8 @@ from observability import (
     worker_classes,
 )
 from observability.agent_process import AgentProcess
-from observability.exits import Exits, Marks, boot_failed, is_boot_failure
+from observability.exits import MOST_REQUESTS, Exits, leaves_unbooted
+from observability.marks import Marks
 from observability.settings import Server, Settings, load, shown
 
 store.STORE.claims_lazily = False  # in this process the hooks claim: a master that took a worker's slot would lie
@@ -57,30 +58,44 @@ def _never_raises(hook: Callable[..., None]) -> Callable[..., None]:
 
 
 @_never_raises
-def nworkers_changed(_server: Any, new: int, _old: int | None) -> None:
+def nworkers_changed(server: Any, new: int, _old: int | None) -> None:
     """Note how many workers are wanted; runs first of all, and on every reload."""
+    if _exits is not None:
+        _exits.want(server, new)
     store.child(catalogue.WORKERS, "target").set(new)
 
 
 @_never_raises
 def on_starting(server: Any) -> None:
-    """Open the state directory, and say what the server runs with."""
+    """Open the state directory, and say what the server runs with; what fails of it takes nothing else along."""
     loaded = runtime.settings()
     upgraded_from = int(os.environ.get("GUNICORN_PID", 0))
     inherited, ended = _open_directory(loaded, upgraded_from)
     if loaded.agent:
-        _make_agent(loaded, inherited)  # first: it can answer even where the disk has no room for a slot
-    store.STORE.claim("master")
-    store.STORE.slot.write_note(
-        upgraded_from=upgraded_from, agent_fd=_agent.fd if _agent else -1, worker_class=server.cfg.worker_class_str
-    )
-    _make_exits(loaded)
+        _part("agent", lambda: _make_agent(loaded, inherited))  # it answers even where the disk has no room for a slot
+    _part("slot", lambda: _claim(server, upgraded_from))
+    _part("exits", lambda: _make_exits(loaded))
     store.child(catalogue.INFO, gunicorn.__version__, platform.python_version()).set(1)
     effective = dict([*shown(loaded), *shown(load(Server))]) | _effective(server)
     logs.get_logger("observability").info("settings", settings=effective)
     if ended is not None and ended["outcome"] != "clean":
         logs.get_logger("observability").warning("the server before this one did not end well", **_told(ended))
         store.child(catalogue.PREVIOUS_END, ended["outcome"]).set(ended["time"])
+
+
+def _part(name: str, act: Callable[[], object]) -> None:
+    """Do one part of a hook whose failure must not keep the other parts from being done."""
+    try:
+        act()
+    except Exception as error:
+        runtime.failed(name, error)
+
+
+def _claim(server: Any, upgraded_from: int) -> None:
+    store.STORE.claim("master")
+    store.STORE.slot.write_note(
+        upgraded_from=upgraded_from, agent_fd=_agent.fd if _agent else -1, worker_class=server.cfg.worker_class_str
+    )
 
 
 def _told(ended: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +123,7 @@ def _open_directory(loaded: Settings, upgraded_from: int) -> tuple[int, dict[str
                 "but takes a directory of this server's own (so does OBSERVABILITY_AGENT_PORT)"
             )
         ended = _end_of_the_last(loaded)
-        slots.empty(loaded.directory)
+        _part("directory", lambda: slots.empty(loaded.directory))
         return -1, ended
     if not slots.stamped(loaded.directory):
         slots.empty(loaded.directory)
@@ -185,7 +200,7 @@ def post_fork(server: Any, worker: Any) -> None:
     slot = store.STORE.claim("worker")
     if _marks is not None:
         _marks.identify(slot.number)
-    stacks.open_file(runtime.settings().directory, slot.number)
+    _part("stacks", lambda: stacks.open_files(runtime.settings().directory, slot.number))
     store.STORE.claims_lazily = True  # for this worker's own children
     slot.write_note(
         worker_class=server.cfg.worker_class_str,
@@ -212,7 +227,7 @@ def post_worker_init(worker: Any) -> None:
     runtime.begin_process()
     if "gevent.monkey" in sys.modules:
         logs.watch_gevent()
-    stacks.begin()
+    _part("stacks", stacks.begin)
     probes.start(worker)
     last_signal.before(functools.partial(_leave, worker))
     app = getattr(worker, "wsgi", None) or getattr(worker, "asgi", None)
@@ -223,12 +238,18 @@ def post_worker_init(worker: Any) -> None:
 
 @_never_raises
 def worker_abort(worker: Any) -> None:
-    """Write down what the worker was doing: the master gives it up, and ending it ends its requests."""
+    """Write down what the worker was doing: the master gives it up, and ending it ends its requests.
+
+    The master kills it a second later, so what matters most comes first; the routes run code of the app's.
+    """
     requests = list(flight.read(flight.copy(store.STORE.slot.memory)))
-    for request in requests:
-        request["route"] = _route(worker, request)
-        request["age"] = time.monotonic() - request["start"]
-    stacks.note_requests(requests)
+    total, oldest, now = len(requests), requests[:MOST_REQUESTS], time.monotonic()
+    for request in oldest:
+        request["age"] = now - request["start"]
+    if _marks is not None:
+        _marks.write_requests(total, oldest)
+        stacks.add_last_words(oldest)
+        _marks.write_requests(total, [request | {"route": _route(worker, request)} for request in oldest])
 
 
 def _route(worker: Any, request: dict[str, Any]) -> str:
@@ -251,6 +272,7 @@ def worker_exit(_server: Any, worker: Any) -> None:
 
 
 def _leave(worker: Any) -> None:
+    _part("stacks", stacks.end)
     if _marks is not None:
         _mark_end(_marks, worker)
     probes.stop()  # what takes long from here on is no blocked loop
@@ -260,8 +282,8 @@ def _leave(worker: Any) -> None:
 def _mark_end(marks: Marks, worker: Any) -> None:
     leaving = sys.exc_info()[1]  # the hook runs in a `finally`
     code = getattr(leaving, "code", 0)
-    if is_boot_failure(marks, code):
-        boot_failed(marks, code, leaving.__context__ if leaving is not None else None)
+    if code and not marks.has(Marks.BOOTED) and leaving is not None:
+        leaves_unbooted(marks, code, leaving.__context__)
     if worker.nr >= worker.max_requests:
         marks.set(Marks.RECYCLED)
     marks.set(Marks.EXITED)
@@ -289,9 +311,7 @@ def on_exit(server: Any) -> None:
 
 
 def _write_end(server: Any) -> None:
-    if server.reexec_pid or server.master_pid:  # the server lives on under another master
+    if server.reexec_pid or server.master_pid == os.getppid():  # the server lives on under another master
         return
     reason = sys.exc_info()[1]  # StopIteration, or gunicorn's HaltServer
-    status = int(getattr(reason, "exit_status", 0))
-    outcome = "halted" if status else "clean"
-    previous.write(runtime.settings().directory, outcome, str(getattr(reason, "reason", "") or ""), status)
+    previous.note(str(getattr(reason, "reason", "") or ""), int(getattr(reason, "exit_status", 0)))

@@ -5,6 +5,7 @@ master that ends writes down how, and where it could not (several workers failed
 one reads it from the slots, before it empties the directory.
 """
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -12,23 +13,23 @@ from typing import Any
 
 import orjson
 
-from observability import catalogue, layout, slots
+from observability import catalogue, layout, slots, store
+from observability.page import Page
 from observability.scrape import Reading, Scraper
 
 FILE = "last-end.json"
 _MOST_REQUESTS = 20
 
 
-def write(directory: Path, outcome: str, reason: str, status: int) -> None:
-    """Write down how this server ends; called by its master when no worker is left.
+def note(reason: str, status: int) -> None:
+    """Note in the master's own slot how it ends; it takes no room, so it works on a full disk too.
 
     Args:
-        directory: the state directory.
-        outcome: `clean`, or `halted`.
-        reason: what gunicorn says of it.
-        status: the master's exit status.
+        reason: what gunicorn says of it; empty where it was asked to end.
+        status: its exit status.
     """
-    _save(directory, _account(directory) | {"outcome": outcome, "reason": reason, "status": status})
+    end = {"time": time.time(), "outcome": "halted" if status else "clean", "reason": reason, "status": status}
+    store.STORE.slot.write_note(end=end)
 
 
 def _save(directory: Path, found: dict[str, Any]) -> None:
@@ -42,11 +43,7 @@ def read(directory: Path) -> dict[str, Any] | None:
 
     Keys: time (Unix seconds), outcome (clean, halted, killed), reason, status, exits by cause, boot_errors, in_flight.
     """
-    noted = _noted(directory)
-    found = _from_slots(directory)
-    if found is not None and (noted is None or noted["time"] < found["started"]):
-        return {key: value for key, value in found.items() if key != "started"}
-    return noted
+    return _from_slots(directory) or _noted(directory)
 
 
 def keep(directory: Path) -> dict[str, Any] | None:
@@ -66,55 +63,51 @@ def _noted(directory: Path) -> dict[str, Any] | None:
 
 
 def _from_slots(directory: Path) -> dict[str, Any] | None:
-    """Read an end that its master could not write down; None where a master lives, or none has been."""
+    """Read an end from the slots that a server left; None where a master lives, or none has been."""
     if not slots.stamped(directory) or slots.master_of(directory) is not None:
         return None
-    _, readings = _scraped(directory)
-    masters = [reading for reading in readings if reading.role == "master"]
-    if not masters:
-        return None
-    account = _account(directory)
-    outcome = "halted" if account["boot_errors"] else "killed"
-    reason = "workers failed to boot" if account["boot_errors"] else "the master left no word"
-    started = max(reading.note.get("started", 0.0) for reading in masters)
-    return account | {
-        "time": max((directory / slots.STAMP).stat().st_mtime, started),  # the last sign of life
-        "outcome": outcome,
-        "reason": reason,
-        "status": None,
-        "started": started,
-    }
-
-
-def _scraped(directory: Path) -> tuple[Any, list[Reading]]:
-    return Scraper(directory).scrape()
-
-
-def _account(directory: Path) -> dict[str, Any]:
-    """Sum up what the slots hold."""
-    page, readings = _scraped(directory)
-    counted = page[catalogue.EXITS.name].children if catalogue.EXITS.name in page else {}
-    workers = [reading for reading in readings if reading.role == "worker" and not reading.live]
-    return {
-        "time": time.time(),
-        "exits": {
-            dict(labels)["cause"]: int(point.value) for labels, points in counted.items() for point in points.values()
-        },
-        "boot_errors": [
+    with contextlib.closing(Scraper(directory)) as scraper:
+        page, readings = scraper.scrape()
+        masters = [reading.note for reading in readings if reading.role == "master"]
+        if not masters:
+            return None
+        newest = max(masters, key=lambda note: float(note.get("started", 0.0)))
+        workers = [reading for reading in readings if reading.role == "worker" and not reading.live]
+        boot_errors = [
             {"pid": each.note.get("pid"), "slot": each.number, "error": each.note["boot_error"]}
             for each in workers
             if "boot_error" in each.note
-        ],
-        "in_flight": [flight for each in workers for flight in _flights(each)][:_MOST_REQUESTS],
+        ]
+        end = newest.get("end") or _unsaid(directory, newest, bool(boot_errors))
+        dead_for = max(0.0, time.time() - end["time"])
+        return end | {
+            "exits": _exits(page),
+            "boot_errors": boot_errors,
+            "in_flight": [flight for each in workers for flight in _flights(each, dead_for)][:_MOST_REQUESTS],
+        }
+
+
+def _unsaid(directory: Path, newest: dict[str, Any], failed_to_boot: bool) -> dict[str, Any]:
+    """Tell the end of a master that left no word; its time is that of its last sign of life."""
+    return {
+        "time": max((directory / slots.STAMP).stat().st_mtime, float(newest.get("started", 0.0))),
+        "outcome": "halted" if failed_to_boot else "killed",
+        "reason": "workers failed to boot" if failed_to_boot else "the master left no word",
+        "status": None,
     }
 
 
-def _flights(reading: Reading) -> list[dict[str, Any]]:
+def _exits(page: Page) -> dict[str, int]:
+    counted = page[catalogue.EXITS.name].children if catalogue.EXITS.name in page else {}
+    return {dict(labels)["cause"]: int(point.value) for labels, points in counted.items() for point in points.values()}
+
+
+def _flights(reading: Reading, dead_for: float) -> list[dict[str, Any]]:
     """Return the requests that a worker died with, unless its master saw it die: then it has logged them."""
     header = os.pread(reading.file.fd, layout.HEADER_SIZE, 0)
     if layout.ENDED.unpack_from(header, layout.ENDED_AT)[0]:
         return []
-    now = time.monotonic()
+    now = time.monotonic() - dead_for
     return [
         {
             "slot": reading.number,

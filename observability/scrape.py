@@ -260,7 +260,7 @@ class Scraper:
         except OSError:
             paths = []
         if any(path not in paths or not known.unchanged() for path, known in self._files.items()):
-            self._forget()
+            self.close()
         for path in paths:
             if path not in self._files:
                 self._open(path)
@@ -274,7 +274,8 @@ class Scraper:
         except OSError as error:
             self.corrupt[path] = str(error)
 
-    def _forget(self) -> None:
+    def close(self) -> None:
+        """Let go of all files; the next scrape opens them anew."""
         for known in self._files.values():
             known.close()
         self._files.clear()

@@ -24,7 +24,7 @@ from observability import flight, layout
 
 MAX_SLOTS = 1024
 STAMP = "layout"
-_FILE = re.compile(r"(worker|master)-([1-9]\d{0,3})\.(slot(\.corrupt|\.new-\d+)?|stack)")
+_FILE = re.compile(r"(worker|master)-([1-9]\d{0,3})\.(slot(\.corrupt|\.new-\d+)?|stack|answer)")
 _FLOCK = struct.Struct("hhqqi0q")  # struct flock, native layout: type, whence, start, length, pid
 _RECORD_BYTES = 256
 _CHUNK = 16 * 1024  # bytes by which the used part of an area is made real

@@ -15,7 +15,7 @@ from gevent import socket
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from observability import exposition, logs, runtime, slots, stacks, store
+from observability import exposition, logs, oom, runtime, slots, stacks, store
 from observability.agent.view import View
 from observability.settings import Settings
 
@@ -153,9 +153,12 @@ def _leave_with(master: int, directory: Path) -> None:
     if os.getppid() != master:
         sys.exit(0)
 
+    kills = oom.Watch(directory)
+
     def watch() -> None:  # PR_SET_PDEATHSIG is Linux's own, and follows the thread that forked
         while os.getppid() == master:
             slots.touch(directory)
+            kills.look()
             gevent.sleep(_RETRY_SECONDS)
         os._exit(0)
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from observability import loops, runtime
+from observability import loops, runtime, stacks
 from observability.probes import inside, native
 from observability.probes.collector import Collector
 from observability.probes.inside import Inside
@@ -78,7 +78,8 @@ def _watch_gevent(found: inside.Gevent) -> None:
         while True:
             gevent.sleep(TICK_SECONDS)
             clock.tick()
-            known = known or found.find_pools()
+            if not known and (known := found.find_pools()):
+                stacks.greenlets.append(found.serving)
 
     gevent.spawn(ticking)
     _run(found, clock)

@@ -4,6 +4,8 @@ The only place that knows attributes of gunicorn's worker classes; tests/gunicor
 supported release has them. What is not there is None, and not shown.
 """
 
+import itertools
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -96,6 +98,10 @@ class Gevent(Looping):
         return sum(pool.size - pool.free_count() for pool in self._pools) if self._pools else None
 
     connections = greenlets
+
+    def serving(self) -> Iterator[Any]:
+        """Yield the greenlets in all pools themselves."""
+        return itertools.chain.from_iterable(list(pool.greenlets) for pool in self._pools)
 
     def find_pools(self) -> bool:
         """Look for the pools; called on the loop, while `run` waits. Tell whether they are known."""

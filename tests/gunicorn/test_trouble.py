@@ -81,8 +81,14 @@ def test_a_full_disk_is_counted_and_kills_nobody(
         assert server.agent("/readyz").status_code == 200
         if size == "330k":
             assert server.metrics().sum("observability_store_refused_total") > 0
+        server.signal(signal.SIGKILL, min(before - {server_agent(server)}))
+        wait_until(lambda: any(line.get("cause") == "killed" for line in server.lines()), what="the end in the log")
     finally:
         assert server.stop() == 0
+
+
+def server_agent(server: Server) -> int:
+    return int(server.state()["agent"]["pid"])
 
 
 @pytest.mark.parametrize("closed", ["1", "2"])

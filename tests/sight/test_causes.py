@@ -185,6 +185,8 @@ def test_a_timeout_and_a_forced_end(serve: Callable[..., Server], worker_class: 
     wait_until(lambda: in_flight(server), 10)
     server.signal(signal.SIGTERM)
     watch.expect("TERM past `graceful_timeout`", {"shutdown": 1, "killed": 1})
+    (cut,) = [line for line in lines(server) if line["cause"] == "killed"]
+    assert [each["path"] for each in cut["requests_in_flight"]] == ["/sleep/60"]
 
 
 @each_class
@@ -223,9 +225,14 @@ def small_memory() -> Iterator[Path]:
 @each_class
 def test_a_kill_for_want_of_memory(tmp_path: Path, small_memory: Path, worker_class: str) -> None:
     server = Server(tmp_path, APPS[worker_class], GUNICORN_WORKER_CLASS=worker_class)
-    with server:  # the master and its workers move into the group, by a restart of all workers
-        for process in [server.pid, *[child.pid for child in server.children()]]:
-            (small_memory / "cgroup.procs").write_text(str(process))
+    home = small_memory.parent / "cgroup.procs"
+    (small_memory / "cgroup.procs").write_text(str(os.getpid()))  # the server inherits the group
+    try:
+        server.start()
+    finally:
+        home.write_text(str(os.getpid()))
+    try:
+        server.wait_ready()
         watch = Watch(server, worker_class)
         ask(server, "/eat")
         watch.expect("memory: killed by the cgroup", {"oom_killed": 1}, 60)
@@ -233,6 +240,8 @@ def test_a_kill_for_want_of_memory(tmp_path: Path, small_memory: Path, worker_cl
         assert line["signal"] == "SIGKILL"
         assert [each["path"] for each in line["requests_in_flight"]] == ["/eat"]
         watch.settled()
+    finally:
+        server.stop()
 
 
 BROKEN = "raise RuntimeError('broken on purpose')\n"
@@ -277,6 +286,19 @@ def test_a_boot_failure_is_seen_by_the_next_start(
     with server:
         assert "RuntimeError: broken on purpose" in str(told(server)["boot_errors"])
         assert server.metrics().by("outcome", "gunicorn_previous_end_timestamp_seconds").keys() == {"halted"}
+
+
+def test_an_app_that_leaves_as_it_is_loaded_says_why(tmp_path: Path, module: Path) -> None:
+    """gunicorn does not halt for it, and starts worker after worker."""
+    module.write_text("raise SystemExit('no database')\n")
+    server = Server(tmp_path, "breakable:app", module.parent, GUNICORN_WORKER_CLASS="sync", WEB_CONCURRENCY=1)
+    server.start()
+    try:
+        wait_until(lambda: causes(server)["boot_failed"] >= 2, 30, "two boot failures")
+    finally:
+        server.stop()
+    assert set(causes(server)) <= {"boot_failed", "shutdown"}
+    assert "no database" in lines(server)[0]["error"]
 
 
 def told(server: Server) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def test_a_worker_that_is_busy_in_python_says_more(serve: Callable[..., Server],
     if worker_class == "gevent":
         send(server, "/sleep/30", VICTIM)
         wait_until(lambda: len(now(server)) == 1, 10)
-    send(server, "/burn/60", CULPRIT)
+    hostile = worker_class == "gevent"  # a line separator of Unicode's, which is none of JSON's
+    send(server, "/burn/60%E2%80%A8" if hostile else "/burn/60", CULPRIT)
     wait_until(lambda: CULPRIT in timed_out(server), 30)
     told = timed_out(server)
     assert any(place in told[CULPRIT]["code.stacktrace"].splitlines()[0] for place in INSIDE["burn"]), told
@@ -109,6 +110,29 @@ def test_a_worker_that_is_busy_in_python_says_more(serve: Callable[..., Server],
         assert "in sleep" in told[VICTIM]["code.stacktrace"]
         assert told[VICTIM]["http.route"] == "/sleep/<seconds>"
     assert server.get("/sleep/0").status_code == 200
+
+
+@each_class
+def test_a_worker_that_leaves_is_not_killed_by_who_asks(serve: Callable[..., Server], worker_class: str) -> None:
+    server = serve(APPS[worker_class], GUNICORN_WORKER_CLASS=worker_class)
+    leave = threading.Event()
+
+    def ask() -> None:
+        while not leave.is_set():
+            for slot in range(1, 5):
+                stacks.ask(server.state_directory, slot)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for number in range(1, 4):
+            server.signal(signal.SIGHUP)
+            wait_until(lambda: causes(server).total() >= 2 * number, 30, "the old workers' end")  # noqa: B023
+            server.wait_ready()
+    finally:
+        leave.set()
+        asking.join(20)
+    assert causes(server) == {"reloaded": 6}
 
 
 def test_a_signal_that_asks_for_stacks_reaches_no_process_that_does_not_take_it(serve: Callable[..., Server]) -> None:

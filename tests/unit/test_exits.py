@@ -6,14 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observability import catalogue, flight, gunicorn_log, layout, limits, previous, remains, slots, stacks
-from observability.exits import End, cause_of
+from observability import catalogue, flight, gunicorn_log, layout, limits, oom, previous, remains, slots, stacks
+from observability.exits import End, Exits, cause_of
+from observability.marks import Marks
 from observability.store import Store
 from tests.server import ROOT, wait_until
 
@@ -21,7 +23,7 @@ RULES = [
     (End(aborted=True), "timeout"),  # code 0: a sync worker that obeyed SIGABRT
     (End(aborted=True, signal="SIGKILL"), "timeout"),
     (End(aborted=True, signal="SIGKILL", oom=True), "timeout"),
-    (End(boot_failed=True, code=3), "boot_failed"),
+    (End(code=3, booted=False), "boot_failed"),
     (End(code=1, booted=False), "boot_failed"),
     (End(recycled=True, exited=True), "recycled"),
     (End(recycled=True, exited=True, reloaded=True, surplus=True), "recycled"),
@@ -39,6 +41,8 @@ RULES = [
     (End(signal="SIGTERM", reloaded=True), "reloaded"),
     (End(exited=True, surplus=True), "scaled_down"),
     (End(signal="SIGTERM", surplus=True), "scaled_down"),
+    (End(signal="SIGINT", stopping=True), "shutdown"),  # Ctrl-C of uvicorn's workers
+    (End(reloaded=True), "crashed"),  # not the reload's doing
     (End(), "crashed"),  # os._exit(0): gone without a word
     (End(exited=True), "killed"),  # an orderly end that nobody here asked for
     (End(signal="SIGTERM"), "killed"),
@@ -135,7 +139,6 @@ Current thread 0x00007f0000000002 (most recent call first):
   File "c.py", line 3 in burns
 
 Extension modules: greenlet._greenlet (total: 1)
-Requests in flight: [{"path": "/x", "ident": 5, "start": 1.0}]
 
 Greenlet 0x0000000000000005 (most recent call first):
   File "d.py", line 4 in sleeps
@@ -147,13 +150,90 @@ def test_a_dump_is_read_by_thread_greenlet_and_task() -> None:
     assert found[0x7F0000000001] == '  File "a.py", line 1 in waits\n  File "b.py", line 2 in run'
     assert found[0x7F0000000002] == found[0] == '  File "c.py", line 3 in burns'
     assert found[5] == '  File "d.py", line 4 in sleeps'
-    assert stacks.requests_of(DUMP) == [{"path": "/x", "ident": 5, "start": 1.0}]
 
 
-@pytest.mark.parametrize("text", ["", "Requests in flight: [broken", "Thread 0xzz (most recent call first):", "\0\xff"])
+@pytest.mark.parametrize("text", ["", "Thread 0xzz (most recent call first):", "\0\xff"])
 def test_a_dump_that_was_cut_off_is_read_as_far_as_it_goes(text: str) -> None:
     assert stacks.by_ident(text) == {}
-    assert stacks.requests_of(text) is None
+
+
+def test_a_process_that_does_not_take_the_signal_is_never_sent_it(tmp_path: Path) -> None:
+    """Its number can stand in a note: that of another process namespace, or of a worker whose number came again."""
+    with subprocess.Popen(["sleep", "60"]) as innocent:
+        store = Store(tmp_path)
+        store.claim()
+        store.slot.write_note(pid=innocent.pid, answers_stacks=True)
+        stacks.answer_of(tmp_path, 1).touch()
+        assert stacks.ask(tmp_path, 1) is None
+        assert innocent.poll() is None
+        innocent.kill()
+    store.slot.close()
+
+
+def marks() -> Marks:
+    return Marks(SimpleNamespace(age=1, max_requests=10))
+
+
+def test_requests_that_a_worker_notes_are_read_by_its_master() -> None:
+    noted = marks()
+    assert noted.read_requests() is None
+    pid = os.fork()
+    if pid == 0:
+        noted.identify(3)
+        noted.write_requests(70, [{"path": "/\u2028\n", "start": 1.0}])
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert (noted.pid, noted.slot) == (pid, 3)
+    assert noted.read_requests() == (70, [{"path": "/\u2028\n", "start": 1.0}])
+
+
+def test_of_requests_beyond_the_room_the_oldest_are_noted() -> None:
+    noted = marks()
+    noted.write_requests(20, [{"path": "x" * 3000, "start": float(number)} for number in range(20)])
+    found = noted.read_requests()
+    assert found is not None
+    assert found[0] == 20
+    assert [each["start"] for each in found[1]] == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_the_oldest_workers_are_the_surplus_whatever_is_wanted_later(tmp_path: Path) -> None:
+    exits = Exits(tmp_path)
+    server = SimpleNamespace(WORKERS={pid: SimpleNamespace(age=pid) for pid in (11, 12, 13)})
+    exits.want(server, 2)
+    exits.want(server, 3)  # TTIN, before the one that TTOU sent away is gone
+    assert exits._surplus == {11}
+
+
+def test_only_a_rise_of_just_now_is_a_workers_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, now = [5], [1000.0]
+    monkeypatch.setattr(limits, "oom_kills", lambda: counted[0])
+    monkeypatch.setattr(oom.time, "monotonic", lambda: now[0])
+    watch, account = oom.Watch(tmp_path), oom.Account(tmp_path)
+    assert not account.is_one_more()
+    counted[0] = 7
+    watch.look()
+    assert account.is_one_more()
+    assert account.is_one_more()
+    assert not account.is_one_more()  # two rises are two kills, and no third
+    counted[0] = 8  # somebody else of the group
+    watch.look()
+    now[0] += 10
+    assert not account.is_one_more()
+    counted[0] = 9
+    assert account.is_one_more()  # the agent has not looked yet
+
+
+def test_without_an_agent_what_came_before_a_fork_is_somebody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = [5]
+    monkeypatch.setattr(limits, "oom_kills", lambda: counted[0])
+    account = oom.Account(tmp_path)
+    counted[0] = 6
+    account.renew()
+    assert not account.is_one_more()
+    counted[0] = 7
+    assert account.is_one_more()
 
 
 def test_kills_for_want_of_memory_are_read_from_whichever_cgroup_there_is(
@@ -172,13 +252,13 @@ def test_kills_for_want_of_memory_are_read_from_whichever_cgroup_there_is(
     assert limits.oom_kills(vmstat) == 2
 
 
-def served(directory: Path, **note: object) -> None:
+def served(directory: Path, end: object = None, **note: object) -> None:
     """Leave a state directory behind as a master and a worker do that are killed together."""
     pid = os.fork()
     if pid == 0:
         (directory / slots.STAMP).write_text(f"{layout.VERSION}\n")
         master, worker = slots.claim(directory, "master"), slots.claim(directory)
-        master.write_note(worker_class="sync")
+        master.write_note(worker_class="sync", **({"end": end} if end else {}))
         worker.write_note(**note)
         worker.flight.enter("GET", "/slow", "ab" * 16, time.monotonic())
         os._exit(0)
@@ -199,10 +279,9 @@ def test_a_server_that_was_killed_is_told_from_one_that_could_not_boot(tmp_path:
     assert [each["error"] for each in found["boot_errors"]] == ["RuntimeError: no"]
 
 
-def test_what_a_master_wrote_down_stands_until_a_later_server_ended_without_a_word(tmp_path: Path) -> None:
-    served(tmp_path)
-    previous.write(tmp_path, "clean", "", 0)
-    found = previous.read(tmp_path)
+def test_what_a_master_noted_stands_and_outlives_its_slots(tmp_path: Path) -> None:
+    served(tmp_path, end={"time": time.time(), "outcome": "clean", "reason": "", "status": 0})
+    found = previous.keep(tmp_path)
     assert found is not None
     assert found["outcome"] == "clean"
     slots.empty(tmp_path)
@@ -213,6 +292,13 @@ def test_what_a_master_wrote_down_stands_until_a_later_server_ended_without_a_wo
     assert later["outcome"] == "killed"
     slots.empty(tmp_path)
     assert previous.read(tmp_path) == later
+
+
+def test_reading_the_last_end_leaves_no_file_open(tmp_path: Path) -> None:
+    served(tmp_path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    previous.keep(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"time": "yesterday"}'])
