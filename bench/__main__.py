@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
         _common(command)
         module.add_arguments(command)
-    _common(commands.add_parser("all", help="all of these, one after the other, then the pages and their pictures"))
+    _common(commands.add_parser("all", help="all of these, one after the other"))
     commands.add_parser("pages", help="write tables and pictures anew from the results that are there")
     commands.add_parser("pins", help="pin the peers' requirements anew")
     return top
@@ -39,6 +39,8 @@ def _run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = module.run(module.settings_of(options))
     print(module.tables(found))
     report.say(f"written: {report.write(found).relative_to(peers.ROOT)}, after {found['seconds']} s")
+    if not found["quick"]:
+        pages.write()
     return found
 
 
@@ -57,8 +59,6 @@ def main() -> int:
         pages.write()
         return 0
     found = _all(options.quick) if options.command == "all" else [_run(options.command, options)]
-    if options.command == "all" and not options.quick:
-        pages.write()
     print(report.last_lines(row for each in found for row in each["rows"]))
     return 0
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from typing import Any
 from bench import maths, report
 from bench.peers import ROOT
 from bench.receiver import Receiver
-from observability import catalogue, events, lines, logs, queue_time, request, traces, wsgi
+from observability import catalogue, events, lines, logs, queue_time, traces, wsgi
 from observability.settings import Settings as Ours
 from observability.store import Store
 
@@ -195,7 +196,7 @@ def _line(meter: wsgi.Middleware) -> dict[str, Call]:
     measured.status, measured.sent = 200, len(BODY)
     kept: dict[str, Any] = {}
 
-    def finish(_: str, line: dict[str, Any]) -> None:
+    def finish(level: str, line: dict[str, Any]) -> None:  # noqa: ARG001 - as the original
         kept["line"] = line
 
     def fields() -> None:
@@ -233,13 +234,15 @@ def run(settings: Settings) -> dict[str, Any]:
     """Measure, and return the result."""
     begun = time.monotonic()
     rounds: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory() as name, Receiver() as receiver:
-        with prepared(Path(name), receiver.endpoint) as calls:
-            for call in calls.values():
-                time_us(call, settings.loops // 4)  # warm-up
-            for number in range(1, settings.rounds + 1):
-                rounds.append(net({name: time_us(call, settings.loops) for name, call in calls.items()}))
-                report.say(f"account: round {number} of {settings.rounds}: request {rounds[-1]['request']:.1f} us")
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        receiver = stack.enter_context(Receiver())
+        calls = stack.enter_context(prepared(directory, receiver.endpoint))
+        for call in calls.values():
+            time_us(call, settings.loops // 4)  # warm-up
+        for number in range(1, settings.rounds + 1):
+            rounds.append(net({name: time_us(call, settings.loops) for name, call in calls.items()}))
+            report.say(f"account: round {number} of {settings.rounds}: request {rounds[-1]['request']:.1f} us")
     counted = instructions() if settings.instructions else {}
     return report.result(
         "account",
@@ -264,7 +267,12 @@ def tables(found: dict[str, Any]) -> str:
     times, counts = found["medians"]["us"], found["medians"]["instructions"]
     rows = [_row(name, what, times[name], counts.get(name)) for name, what in PARTS.items()]
     others = rest(counts) if counts else None
-    middle = "the middleware itself", "request object, clocks, `start_response`, the body's wrapper", rest(times), others
+    middle = (
+        "the middleware itself",
+        "request object, clocks, `start_response`, the body's wrapper",
+        rest(times),
+        others,
+    )
     rows.insert(list(PARTS).index("request, unsampled"), _row(*middle))
     return report.markdown(("Part", "What it does", "CPU, µs", "Instructions"), rows)
 

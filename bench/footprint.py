@@ -143,7 +143,10 @@ def _boots(settings: Settings, directory: Path, where: Cores, environ: dict[str,
     times = {kind: directory / f"boots-{kind}" for kind in ("bare", "ours")}
     servers = {
         variant.name: Server(
-            variant, directory / f"boot-{variant.name}", where, environ=environ | {"BENCH_BOOTS": str(times[variant.name])}
+            variant,
+            directory / f"boot-{variant.name}",
+            where,
+            environ=environ | {"BENCH_BOOTS": str(times[variant.name])},
         )
         for variant in (_BARE_BOOT, _OUR_BOOT)
     }
@@ -177,7 +180,11 @@ def tables(found: dict[str, Any]) -> str:
     return report.markdown(
         ("", "Bare", "Sightline"),
         [
-            (f"a worker's memory (PSS) of {workers}", f"{medians['bare_worker_mb']:.1f} MB", f"{medians['our_worker_mb']:.1f} MB"),
+            (
+                f"a worker's memory (PSS) of {workers}",
+                f"{medians['bare_worker_mb']:.1f} MB",
+                f"{medians['our_worker_mb']:.1f} MB",
+            ),
             ("a worker's boot", f"{medians['bare_boot_ms']:.0f} ms", f"{medians['ours_boot_ms']:.0f} ms"),
             ("the agent's memory (PSS)", "", f"{medians['agent_mb']:.1f} MB"),
             ("the agent's CPU", "", f"{medians['agent_cpu_percent']:.2f} % of a core"),

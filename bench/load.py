@@ -29,14 +29,16 @@ class Load:
         seconds: how long it took.
         p50: the median latency in seconds.
         p99: the 99th percentile.
-        failed: connections that failed, and answers that were neither 2xx nor 3xx.
+        errors: connections that failed or timed out.
+        refused: answers that were neither 2xx nor 3xx.
     """
 
     requests: int
     seconds: float
     p50: float
     p99: float
-    failed: int
+    errors: int
+    refused: int
 
     @property
     def rate(self) -> float:
@@ -81,9 +83,7 @@ def program() -> str:
     return found
 
 
-def run(
-    url: str, seconds: int, where: Cores, connections: int = CONNECTIONS, script: Path | None = None
-) -> Load:
+def run(url: str, seconds: int, where: Cores, connections: int = CONNECTIONS, script: Path | None = None) -> Load:
     """Send requests over connections that are kept, each with one request at a time.
 
     Args:
@@ -107,11 +107,11 @@ def parse(text: str) -> Load:
         raise LoadError(f"wrk reports no answers: {text.strip()[:500]}")
     quantiles = {each[0]: float(each[1]) * _UNITS[each[2]] for each in _QUANTILE.findall(text)}
     sockets, statuses = _SOCKETS.search(text), _STATUSES.search(text)
-    failed = sum(map(int, sockets.groups())) if sockets else 0
     return Load(
         requests=int(done[1]),
         seconds=float(done[2]) * _UNITS[done[3]],
         p50=quantiles.get("50", 0.0),
         p99=quantiles.get("99", 0.0),
-        failed=failed + (int(statuses[1]) if statuses else 0),
+        errors=sum(map(int, sockets.groups())) if sockets else 0,
+        refused=int(statuses[1]) if statuses else 0,
     )

@@ -17,7 +17,7 @@ from bench import load, maths, report
 from bench import variants as of
 from bench.load import Cores
 from bench.receiver import Receiver
-from bench.servers import Server, Variant
+from bench.servers import Server, ServerError, Variant
 
 PLAN: dict[str, tuple[Variant, ...]] = {
     "gevent": (
@@ -42,8 +42,8 @@ class Settings:
         quick: only the bare server and ours.
     """
 
-    rounds: int = 9
-    seconds: int = 2
+    rounds: int = 7
+    seconds: int = 3
     classes: tuple[str, ...] = tuple(PLAN)
     quick: bool = False
     connections: int = load.CONNECTIONS
@@ -94,8 +94,7 @@ def _class(
         for variant in variants:
             report.say(f"{worker_class}: starting {variant.name}")
             here = directory / f"{worker_class}-{variant.name}"
-            own = environ | dict(variant.environ)
-            servers.append(stack.enter_context(Server(variant, here, where, worker_class, environ=own)))
+            servers.append(stack.enter_context(Server(variant, here, where, worker_class, environ=environ)))
         for server in servers:
             load.run(f"{server.url}/todos", 1, where, settings.connections)
         for number in range(1, settings.rounds + 1):
@@ -109,6 +108,8 @@ def _measure(server: Server, settings: Settings, where: Cores) -> dict[str, floa
     before = server.cpu_seconds()
     seen = load.run(f"{server.url}/todos", settings.seconds, where, settings.connections)
     cpu = server.cpu_seconds() - before
+    if seen.refused:
+        raise ServerError(f"{server.variant.name} refused {seen.refused} of {seen.requests} requests")
     return {
         "cpu_us": cpu / seen.requests * 1e6,
         "rate": seen.rate,
@@ -116,7 +117,7 @@ def _measure(server: Server, settings: Settings, where: Cores) -> dict[str, floa
         "p50_ms": seen.p50 * 1e3,
         "p99_ms": seen.p99 * 1e3,
         "requests": seen.requests,
-        "failed": seen.failed,
+        "errors": seen.errors,
     }
 
 
@@ -180,4 +181,4 @@ def tables(found: dict[str, Any]) -> str:
             cpu_ratio, rate_ratio = (ratios[key].get(name, {"median": 1.0})["median"] for key in ("cpu_us", "rate"))
             row = (worker_class, of.WORDS[name], f"{cpu:.0f}", f"{cpu_ratio:.2f}", f"{rate_ratio:.2f}")
             rows.append(row)
-    return report.markdown(("Worker class", "", "CPU, µs a request", "× bare", "Requests/s × bare"), rows)
+    return report.markdown(("Worker class", "", "CPU, µs a request", "/ bare", "Requests/s / bare"), rows)

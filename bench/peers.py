@@ -33,6 +33,8 @@ def python(name: str) -> Path:
     if not stamp.exists() or stamp.read_text() != wanted:
         print(f"Making bench/.venvs/{name} from bench/peers/{pins.name}", file=sys.stderr, flush=True)
         shutil.rmtree(venv, ignore_errors=True)
+        VENVS.mkdir(exist_ok=True)
+        (VENVS / ".gitignore").write_text("*\n")
         _uv("venv", "--quiet", "--python", sys.executable, str(venv))
         _uv("pip", "install", "--quiet", "--require-hashes", "--python", str(venv / "bin/python"), "-r", str(pins))
         stamp.write_text(wanted)
@@ -49,7 +51,10 @@ def version(name: str, package: str) -> str:
 
 
 def compile_pins() -> None:
-    """Pin what each `bench/peers/NAME.in` asks for, with hashes, at our own versions where we have the package."""
+    """Pin what each `bench/peers/NAME.in` asks for, with hashes.
+
+    All take our own versions of the packages that we have too, but for a peer that says that it cannot.
+    """
     for wanted in sorted(PINS.glob("*.in")):
         print(f"Pinning {wanted.name}", file=sys.stderr, flush=True)
         options = ("--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-header")

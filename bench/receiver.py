@@ -9,10 +9,10 @@ import sys
 import threading
 import urllib.request
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-_DECODE = {"gzip": gzip.decompress, "deflate": zlib.decompress}
+_DECODE: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
 
 
 class Receiver:

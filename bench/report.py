@@ -14,7 +14,19 @@ from typing import Any
 from bench import peers, targets
 
 RESULTS = peers.ROOT / "bench/results"
-KEYS = ("benchmark", "when", "quick", "seconds", "machine", "versions", "settings", "rounds", "medians", "ratios", "rows")
+KEYS = (
+    "benchmark",
+    "when",
+    "quick",
+    "seconds",
+    "machine",
+    "versions",
+    "settings",
+    "rounds",
+    "medians",
+    "ratios",
+    "rows",
+)
 _PACKAGES = (
     *("flask", "werkzeug", "gunicorn", "gevent", "greenlet", "orjson", "opentelemetry-sdk"),
     *("prometheus-client", "structlog"),

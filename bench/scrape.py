@@ -109,7 +109,7 @@ def their_files(directory: Path, pids: Sequence[int], routes: int) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
     try:
         for pid in pids:
-            values.ValueClass = values.MultiProcessValue(lambda pid=pid: pid)
+            values.ValueClass = values.MultiProcessValue(lambda pid=pid: pid)  # type: ignore[no-untyped-call]
             registry = CollectorRegistry()
             for metric in METRICS:
                 histogram = Histogram(
@@ -131,7 +131,7 @@ def our_scrape(scraper: Scraper) -> bytes:
 def their_scrape(directory: Path) -> bytes:
     """Scrape as prometheus_client's documentation has it."""
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, path=str(directory))
+    multiprocess.MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]
     return generate_latest(registry)
 
 
@@ -178,7 +178,7 @@ def run(settings: Settings) -> dict[str, Any]:
         rounds, first = _compare(settings, directory)
         recycled = _after_recycling(settings, directory)
     medians = maths.medians(rounds) | {"ours_first_ms": first}
-    ratios = {
+    ratios: dict[str, Any] = {
         "scrape": maths.ratios(rounds, "ours_ms", "peer_ms"),
         "peer_recycled": recycled["peer_after_ms"] / medians["peer_ms"],
         "peer_files": (settings.slots + settings.peer_recycled) / settings.slots,
@@ -199,7 +199,7 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 def _memory() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - where the state directory is by default
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # where the state directory is by default
 
 
 def _compare(settings: Settings, directory: Path) -> tuple[list[dict[str, float]], float]:

@@ -87,7 +87,7 @@ class Server:
         self.url, self.agent_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.agent_port}"
         self.log = self.directory / "log"
         self._class = variant.worker_classes.get(worker_class, worker_class)
-        self._environ = self._variables() | dict(variant.environ) | dict(environ or {})
+        self._environ = self._variables() | dict(environ or {}) | dict(variant.environ)
 
     def _variables(self) -> dict[str, str]:
         state = self.directory / "state"
@@ -203,14 +203,14 @@ def cpu_seconds(pid: int) -> float:
     """
     total = 0
     with contextlib.suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
+        for task in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
-                total += int(process.content(f"/proc/{pid}/task/{task}/schedstat").split()[0])
+                total += int(process.content(f"{task}/schedstat").split()[0])
     return total / 1e9
 
 
 def pin(pid: int, cores: tuple[int, ...]) -> None:
     """Move a process with all its threads to some cores."""
-    for task in os.listdir(f"/proc/{pid}/task"):
+    for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
-            os.sched_setaffinity(int(task), cores)
+            os.sched_setaffinity(int(task.name), cores)

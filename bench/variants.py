@@ -45,5 +45,5 @@ WORDS = {
     "opentelemetry_all_sampled": "OpenTelemetry's, every request sampled",
     "usual": "the three together",
     "bare_gunicorn_23": "gunicorn 23 and Flask, nothing else",
-    "gunicorn_exporter": "gunicorn-prometheus-exporter, on gunicorn 23",
+    "gunicorn_exporter": "gunicorn-prometheus-exporter",
 }

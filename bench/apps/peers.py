@@ -34,7 +34,7 @@ def usual() -> Flask:
 
 
 def _with_flask_exporter(app: Flask) -> Flask:
-    from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
+    from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics  # type: ignore[import-not-found]
 
     GunicornPrometheusMetrics(app, group_by="url_rule")
     return app

@@ -2,7 +2,7 @@
 
 import logging
 
-from gunicorn_prometheus_exporter.hooks import (
+from gunicorn_prometheus_exporter.hooks import (  # type: ignore[import-not-found]
     default_on_exit,
     default_on_starting,
     default_post_fork,
@@ -10,7 +10,7 @@ from gunicorn_prometheus_exporter.hooks import (
     default_worker_int,
 )
 
-worker_tmp_dir = "/dev/shm"  # noqa: S108 - gunicorn's heartbeat file, unlinked at once
+worker_tmp_dir = "/dev/shm"  # gunicorn's heartbeat file, unlinked at once
 control_socket_disable = True
 keepalive = 5
 

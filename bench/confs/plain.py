@@ -1,5 +1,5 @@
 """gunicorn as it is: only what the machine asks for, and the same keep-alive for all."""
 
-worker_tmp_dir = "/dev/shm"  # noqa: S108 - gunicorn's heartbeat file, unlinked at once
+worker_tmp_dir = "/dev/shm"  # gunicorn's heartbeat file, unlinked at once
 control_socket_disable = True
 keepalive = 5

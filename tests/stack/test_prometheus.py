@@ -109,13 +109,17 @@ def test_the_database_calls_are_children_of_the_request(seen: tuple[Server, Prom
     assert all(child.trace_id == servers[child.parent_id].trace_id for child in children)
 
 
-def test_promtool_finds_nothing_to_say_of_the_metrics(seen: tuple[Server, Prometheus, Receiver]) -> None:
+# OpenTelemetry's db.client.connection.count is a gauge, and this is its name in Prometheus.
+CONVENTIONAL = 'db_client_connection_count non-histogram and non-summary metrics should not have "_count" suffix'
+
+
+def test_promtool_finds_nothing_else_to_say_of_the_metrics(seen: tuple[Server, Prometheus, Receiver]) -> None:
     server, _, _ = seen
     text = server.agent("/metrics").text
     checked = subprocess.run(
         [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert set((checked.stdout + checked.stderr).splitlines()) <= {CONVENTIONAL}
 
 
 def test_the_repositorys_configuration_is_valid() -> None:
