@@ -101,6 +101,11 @@ def _class(
             found = {server.variant.name: _measure(server, settings, where) for server in servers}
             rounds.append(found)
             report.say(f"{worker_class}: round {number} of {settings.rounds}: {_brief(found)}")
+        for server in servers:
+            if server.variant.ours and (dropped := server.dropped_spans()):
+                report.say(
+                    f"{worker_class}: {server.variant.name} dropped {dropped} spans, which costs it less than it should"
+                )
     return rounds
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from observability.probes import process
 
 ROOT = peers.ROOT
 _START_SECONDS, _STOP_SECONDS = 60.0, 20.0
+_DROPPED = re.compile(r'^observability_spans_total\{outcome="dropped"\} (\S+)$', re.MULTILINE)
 _KEPT = ("PATH", "HOME", "LANG")
 
 
@@ -176,6 +178,12 @@ class Server:
         """Send a signal to one of its processes."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+    def dropped_spans(self) -> int:
+        """Return how many spans were dropped, by the agent's metrics, which ours alone has."""
+        with urllib.request.urlopen(f"{self.agent_url}/metrics", timeout=10) as answer:
+            found = _DROPPED.search(answer.read().decode())
+        return int(float(found[1])) if found else 0
 
     def cpu_seconds(self) -> float:
         """Return the workers' CPU time so far, user and system."""

@@ -1,13 +1,14 @@
 """The middleware of an aiohttp application, under aiohttp's own worker; imported only for one.
 
 aiohttp sends a response after its middlewares have returned it. This one sends it, which aiohttp allows at any time and
-does not repeat, so that a request is measured to its last byte.
+does not repeat, so that a request is measured to its last byte. Where another middleware stands around it, which may
+still change the response, it measures up to what the handler returns.
 """
 
 import asyncio
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from observability import context, runtime
@@ -44,12 +45,14 @@ def _environ(request: web.Request) -> dict[str, Any]:
 class AiohttpRequest(Request):
     """One request as aiohttp has it."""
 
-    __slots__ = ("gone", "request")
+    __slots__ = ("gone", "outermost", "request")
 
     def __init__(self, meter: Meter, request: web.Request) -> None:
         super().__init__(meter, _environ(request), request.path, id(asyncio.current_task()))
         self.request = request
         self.gone = False
+        outermost: Any = request.match_info.apps[0].middlewares[0]
+        self.outermost = outermost is meter
         request.writer.on_body_write = self.wrote  # aiohttp 3.14 and later
 
     def wrote(self, size: int, _output: int) -> None:
@@ -66,6 +69,12 @@ class AiohttpRequest(Request):
         """Send a response to its end, unless its client leaves: aiohttp finds that out for itself."""
         if not isinstance(response, web.StreamResponse):
             self.raised(TypeError(f"the handler returned a {type(response).__name__}"))
+            return
+        if isinstance(response, web.WebSocketResponse):
+            return
+        if not self.outermost:
+            self.status, self.complete = response.status, True
+            self.sent = self.sent or response.content_length or 0
             return
         try:
             await response.prepare(self.request)
@@ -99,7 +108,7 @@ class Middleware(Meter):
 
     async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Run one request."""
-        if _KEY in request or request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
+        if _KEY in request:
             return await handler(request)
         try:
             if self.epoch is not self.store.epoch:
@@ -145,6 +154,8 @@ async def _note_status(request: web.Request, response: web.StreamResponse) -> No
     measured = request.get(_KEY)
     if measured is not None:
         measured.status = response.status
+        if isinstance(response, web.WebSocketResponse):  # it lives for minutes or hours, and is no request
+            measured.abandon()
 
 
 def instrument(app: web.Application, store: Store = STORE) -> web.Application:

@@ -97,9 +97,12 @@ class ASGIRequest(Request):
         self.started = True
         self.status = int(message["status"])
         self.learn_route()
-        for name, value in message.get("headers", ()):
+        headers = message.get("headers", ())
+        if not isinstance(headers, list | tuple):  # any iterable will do, and the server has to read it too
+            message["headers"] = headers = list(headers)
+        for name, value in headers:
             if len(name) == 14 and name.lower() == b"content-length" and len(value) <= LONGEST_LENGTH:
-                self.declared = int(value)
+                self.declared = int(value) if value.isdigit() else 0
 
     def learn_route(self) -> None:
         """Take the route's template: the framework has left the matched route in the scope."""

@@ -93,7 +93,11 @@ def diagnose(environ: Mapping[str, str]) -> Findings:
     except SettingsError as error:
         yield Finding("settings", PROBLEM, str(error), "the server does not start so: see docs/settings.md")
         return
-    patient = Patient(settings, server, environ)
+    try:
+        patient = Patient(settings, server, environ)
+    except Exception as error:  # slots that hold what no release has written
+        yield Finding("state directory", WARNING, f"could not be read: {redact.shown(error)}")
+        return
     for name, check in (
         ("settings", patient.variables),
         ("worker class", patient.worker_class),
@@ -359,7 +363,7 @@ def _file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     best, kind = "", "an unknown file system"
     real = path.resolve()
     for line in mounts.read_text().splitlines():
-        _, point, found, *_ = line.encode().decode("unicode_escape").split(" ")
+        _, point, found, *_ = (word.encode().decode("unicode_escape") for word in line.split(" "))
         if real.is_relative_to(point) and len(point) >= len(best):
             best, kind = point, found
     return kind

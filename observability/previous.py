@@ -19,6 +19,7 @@ from observability.scrape import Reading, Scraper
 
 FILE = "last-end.json"
 _MOST_REQUESTS = 20
+_KEYS = {"time", "outcome", "reason", "status", "exits", "boot_errors", "in_flight"}
 
 
 def note(reason: str, status: int) -> None:
@@ -57,7 +58,7 @@ def keep(directory: Path) -> dict[str, Any] | None:
 def _noted(directory: Path) -> dict[str, Any] | None:
     try:
         noted: dict[str, Any] = orjson.loads((directory / FILE).read_bytes())
-        return noted if isinstance(noted, dict) and isinstance(noted.get("time"), int | float) else None
+        return noted if isinstance(noted, dict) and noted.keys() >= _KEYS else None
     except (OSError, ValueError):
         return None
 

@@ -167,6 +167,7 @@ class Request(context.RequestContext):
         if meter is None:
             return
         cpu = time.thread_time() - self.cpu_start if meter.owns_thread else None
+        self.status = self.status or 500  # the app never began its response: the server answers for it
         try:
             self._record(meter, cpu)
         except Exception as error:
@@ -176,6 +177,13 @@ class Request(context.RequestContext):
                 with meter.store.lock:
                     self._leave(meter.store)
             self.environ.pop(KEY, None)  # it holds the environ in turn: no cycle for the collector
+
+    def abandon(self) -> None:
+        """Leave the request unrecorded: it turned out to be none."""
+        meter, self.meter = self.meter, None  # type: ignore[assignment]
+        if meter is not None and self.epoch is meter.store.epoch:
+            with meter.store.lock:
+                self._leave(meter.store)
 
     def _record(self, meter: Meter, cpu: float | None) -> None:
         route, error_type = self.route, self.error_type()

@@ -25,11 +25,11 @@ class WSGIRequest(Request):
 
     def started(self, status: str, headers: list[tuple[str, str]]) -> None:
         """Take what the start of the response tells."""
-        self.status = int(status[:3])
+        self.status = int(status[:3]) if status[:3].isdecimal() else 500  # else the server refuses it
         self.learn_route()
         for name, value in headers:
             if len(name) == 14 and name.lower() == "content-length" and len(value) <= LONGEST_LENGTH:
-                self.declared = int(value)
+                self.declared = int(value) if value.isdecimal() else 0
 
     def learn_route(self) -> None:
         """Take the route's template while Flask still knows it; it stays empty where none matched.
@@ -57,8 +57,13 @@ class Body:
 
     def __init__(self, request: Request, body: Iterable[bytes]) -> None:
         self._request = request
-        self._iterator = iter(body)
         self._close: Callable[[], None] | None = getattr(body, "close", None)
+        try:
+            self._iterator = iter(body)
+        except BaseException as error:  # it is none, and the server never gets to close it
+            request.raised(error)
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -75,7 +80,10 @@ class Body:
             raise
         finally:
             context.current.reset(token)
-        self._request.sent += len(chunk)
+        if isinstance(chunk, bytes):
+            self._request.sent += len(chunk)
+        else:  # the server refuses it
+            self._request.raised(TypeError(f"the body yielded {type(chunk).__name__}, and not bytes"))
         return chunk
 
     def close(self) -> None:
@@ -123,6 +131,8 @@ class Middleware(Meter):
 
     def _run(self, request: WSGIRequest, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
+            if not isinstance(headers, list):  # against the specification, but servers take it: read it once
+                headers = list(headers)
             try:
                 request.started(status, headers)
             except Exception as error:

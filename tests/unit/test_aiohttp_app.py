@@ -138,6 +138,35 @@ def test_a_head_request_has_no_body(store: Store, lines: list[Line]) -> None:
     assert [line["http.response.body.size"] for line in lines] == [0]
 
 
+def test_a_header_that_a_middleware_around_ours_sets_is_sent(store: Store, lines: list[Line]) -> None:
+    @web.middleware
+    async def cors(request: web.Request, handler: Any) -> web.StreamResponse:
+        answered: web.StreamResponse = await handler(request)
+        answered.headers["X-Cors"] = "yes"
+        return answered
+
+    app = web.Application()
+    app.router.add_get("/{how}", answer)
+    instrument(app, store).middlewares.insert(0, cors)
+
+    async def run() -> None:
+        async with TestServer(app) as server, TestClient(server) as client, client.get("/fine") as answered:
+            assert (answered.status, await answered.text(), answered.headers["X-Cors"]) == (201, "fine", "yes")
+
+    asyncio.run(run())
+    (line,) = lines
+    assert (line["http.response.status_code"], line["http.response.body.size"]) == (201, 4)
+
+
+def test_a_client_cannot_hide_a_request_by_asking_for_an_upgrade(store: Store, lines: list[Line]) -> None:
+    async def act(client: Client) -> None:
+        async with client.get("/answer/fine", headers={"Upgrade": "websocket", "Connection": "upgrade"}) as answered:
+            assert answered.status == 201
+
+    serve(store, act)
+    assert [line["http.response.status_code"] for line in lines] == [201]
+
+
 def test_a_websocket_passes_through(store: Store, lines: list[Line]) -> None:
     async def act(client: Client) -> None:
         async with client.ws_connect("/echo") as socket:

@@ -463,3 +463,21 @@ def test_a_router_that_fastapi_includes_has_its_prefix() -> None:
     for path in ("/a/x/1", "/b/x/2", "/sub/c/x/3"):
         expected = path[:-1] + "{y}"
         assert routes.template({"route": shared, "router": router, "path": path}) == expected
+
+
+def test_headers_that_can_be_read_once_reach_the_server(store: Store, lines: Any) -> None:
+    seen: list[Any] = []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = (pair for pair in [(b"x-of", b"the app"), (b"content-length", b"two")])
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    class Keeping(Client):
+        async def send(self, message: Any) -> None:
+            seen.extend(message.get("headers", ()))
+            await super().send(message)
+
+    Keeping().get(Middleware(app, store))
+    assert seen == [(b"x-of", b"the app"), (b"content-length", b"two")]
+    assert [count for *_, count in counted(store)] == [1]

@@ -381,3 +381,62 @@ def test_a_stream_runs_in_its_requests_context_to_the_end(store: Store, lines: l
 
     Answer(Middleware(app, store))
     assert lines[0]["last"] == 2
+
+
+class BrokenIteration:
+    closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise LookupError("no iterator")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("body", [None, 7, BrokenIteration()])
+def test_a_body_that_is_none_is_an_error_and_not_in_flight_for_ever(store: Store, lines: Any, body: Any) -> None:
+    def app(_environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return body
+
+    with pytest.raises((TypeError, LookupError)):
+        Answer(Middleware(app, store))
+    assert [(status, count) for _, status, _, count in requests(store)] == [("500", 1)]
+    assert store.cells[layout.ACTIVE] == 0
+    assert getattr(body, "closed", True)
+
+
+@pytest.mark.parametrize("chunk", ["text", None, 7])
+def test_a_body_of_the_wrong_kind_is_the_apps_error_and_is_passed_on(store: Store, lines: Any, chunk: Any) -> None:
+    """The server refuses it; who left was not the client."""
+
+    def app(_environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return [chunk]
+
+    body = Middleware(app, store)(environ(), lambda *_: lambda _data: None)
+    assert next(iter(body)) is chunk
+    body.close()  # type: ignore[attr-defined]
+    assert [(status, error) for _, status, error, _ in requests(store)] == [("500", "TypeError")]
+
+
+def test_headers_that_can_be_read_once_reach_the_server(store: Store, lines: Any) -> None:
+    seen: list[Any] = []
+
+    def app(_environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", (pair for pair in [("X-Of", "the app"), ("Content-Length", "2")]))
+        return [b"ok"]
+
+    body = Middleware(app, store)(environ(), lambda _status, headers: seen.extend(headers))
+    assert list(body) == [b"ok"]
+    body.close()  # type: ignore[attr-defined]
+    assert seen == [("X-Of", "the app"), ("Content-Length", "2")]
+
+
+def test_a_nonsense_status_and_length_are_no_failure_of_ours(store: Store, lines: Any) -> None:
+    def app(_environ: Any, start_response: Any) -> Any:
+        start_response("abc", [("Content-Length", "many")])
+        return [b"ok"]
+
+    Answer(Middleware(app, store))
+    assert [status for _, status, _, _ in requests(store)] == ["500"]
