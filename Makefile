@@ -20,10 +20,10 @@ VENV := .venv/bin
 COMPILE := $(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	pyproject.toml
 
-.PHONY: help setup up down status logs traffic test sight check format docs dashboards requirements clean
+.PHONY: help setup up down status logs traffic test sight bench bench-overhead bench-scrape check format docs dashboards requirements clean
 
 help: ## List the targets and the settings
-	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@sed -n 's/^## /  /p' Makefile
 
@@ -53,10 +53,19 @@ sight: setup ## See it all on live servers: causes, worker classes, saturation; 
 	@$(PROGRAM) -m scripts.packages
 	SIGHT_WRITE=$(SIGHT_WRITE) $(VENV)/python -m pytest tests/sight $(ARGS)
 
+bench: setup ## Measure everything, and write the tables and pictures
+	$(VENV)/python -m bench all
+
+bench-overhead: setup ## Measure what a request costs, beside the usual libraries
+	$(VENV)/python -m bench overhead
+
+bench-scrape: setup ## Measure what a scrape costs, beside prometheus_client's
+	$(VENV)/python -m bench scrape
+
 check: setup ## Check style, types, the arrows between modules, and the docs
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
-	$(VENV)/mypy -p observability -p app -p scripts -p dashboards
+	$(VENV)/mypy -p observability -p app -p scripts -p dashboards -p bench
 	$(VENV)/lint-imports
 	$(VENV)/python -m scripts.docs --check
 	$(VENV)/python -m scripts.links

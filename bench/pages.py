@@ -11,6 +11,10 @@ from bench.peers import ROOT
 PAGE = ROOT / "docs/performance.md"
 README = ROOT / "README.md"
 IMAGES = ROOT / "docs/images"
+_ALT = {
+    "bench-overhead": "Bars: the CPU of one request with each library, as a multiple of the bare server's",
+    **{f"bench-scale-{axis.replace('_', '-')}": f"Curves: CPU by {what}" for axis, what in scale.AXES.items()},
+}
 TABLES: dict[str, ModuleType] = {
     "overhead": overhead,
     "scrape": scrape,
@@ -23,17 +27,25 @@ TABLES: dict[str, ModuleType] = {
 def write() -> None:
     """Write all tables and pictures anew."""
     found = {name: result for name in TABLES if (result := report.read(name)) is not None}
+    drawn = pictures(found)
+    for path, picture in drawn.items():
+        path.write_text(picture)
+        report.say(f"written: {path.relative_to(ROOT)}")
     page = PAGE.read_text()
     for name, result in found.items():
-        page = report.inserted(page, name, f"{_measured_on(result)}\n\n{TABLES[name].tables(result)}")
+        images = _links([path for path in drawn if path.name.startswith(f"bench-{name}")], PAGE)
+        page = report.inserted(page, name, f"{_measured_on(result)}\n\n{TABLES[name].tables(result)}\n{images}")
     table = report.summary(found.values())
     PAGE.write_text(report.inserted(page, "targets", table))
     readme = README.read_text()
     if "<!-- bench:targets -->" in readme:
-        README.write_text(report.inserted(readme, "targets", table))
-    for path, picture in pictures(found).items():
-        path.write_text(picture)
-        report.say(f"written: {path.relative_to(ROOT)}")
+        images = _links([path for path in drawn if path.name == "bench-overhead.svg"], README)
+        README.write_text(report.inserted(readme, "targets", f"{table}\n{images}"))
+
+
+def _links(images: list[Path], page: Path) -> str:
+    """Link pictures from a page; each says in words what its title does."""
+    return "\n".join(f"![{_ALT[path.stem]}]({path.relative_to(page.parent)})" for path in images)
 
 
 def _measured_on(result: dict[str, Any]) -> str:
@@ -47,7 +59,7 @@ def _measured_on(result: dict[str, Any]) -> str:
 def pictures(found: dict[str, dict[str, Any]]) -> dict[Path, str]:
     """Return each picture that the results have the numbers of."""
     drawn: dict[Path, str] = {}
-    if "overhead" in found:
+    if "gevent" in found.get("overhead", {}).get("ratios", {}):
         drawn[IMAGES / "bench-overhead.svg"] = _overhead(found["overhead"])
     if "scale" in found:
         for axis, curves in found["scale"]["medians"].items():
