@@ -164,6 +164,12 @@ WORKER_LAG_MAX = _declare(
     "Longest lag of the event loop in the last five seconds, one that still lasts included.",
     per_worker=True,
 )
+WORKER_LATE = _declare(
+    "gunicorn_worker_loop_late_seconds",
+    "gauge",
+    "How late the event loop is now; 0 where it runs on time.",
+    per_worker=True,
+)
 WORKER_BLOCKED = _declare(
     "gunicorn_worker_loop_blocked_total",
     "counter",

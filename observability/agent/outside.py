@@ -37,9 +37,12 @@ class Ledger:
 
     def take(self, pid: int, found: process.Process | None) -> None:
         """Take what the slot's present process has counted; None where it cannot be read."""
+        missed = pid == self.pid and pid and found is None
         if pid != self.pid:
             self.pss, self.pss_due = None, 0.0
         self.pid, self.now = pid, found
+        if missed:
+            return  # it lives, and what it has counted is not that of one that is gone
         threads = {(pid, tid): thread for tid, thread in found.threads.items()} if found else {}
         self.user.update({pid: found.user} if found else {})
         self.system.update({pid: found.system} if found else {})
@@ -130,7 +133,8 @@ class Outside:
             self.listeners.setdefault(listener.address, []).append(listener)
         for address, found in self.listeners.items():
             drops = {each.inode: float(each.drops) for each in found if each.drops is not None}
-            self._drops.setdefault(address, Lasting()).update(drops)
+            if len(drops) == len(found):  # else the kernel did not tell this time
+                self._drops.setdefault(address, Lasting()).update(drops)
 
     def _sockets_of(self, readings: Sequence[Reading]) -> set[int]:
         """Return the inodes of the processes' sockets, but for the agent's own listener, which the master holds."""

@@ -81,7 +81,7 @@ class Worker:
             capacity=page.value(catalogue.WORKER_CAPACITY, worker=label),
             cpu=self.ledger.cpu if self.ledger else None,
             late=page.value(catalogue.WORKER_LAG, worker=label, suffix="_sum"),
-            lag=page.value(catalogue.WORKER_LAG_MAX, worker=label),
+            late_now=page.value(catalogue.WORKER_LATE, worker=label),
         )
 
     def state(self, page: Page) -> dict[str, Any]:

@@ -27,8 +27,8 @@ class Mark:
         busy: request seconds.
         capacity: requests that it can run at the same time.
         cpu: CPU seconds.
-        late: seconds that the event loop was late.
-        lag: seconds that it has been late lately, which `late` lacks as long as it is not over.
+        late: seconds that the event loop was late, as its timer has counted them.
+        late_now: seconds that it is late now, which `late` lacks as long as it is not over.
     """
 
     pid: int
@@ -36,7 +36,12 @@ class Mark:
     capacity: float | None
     cpu: float | None
     late: float | None
-    lag: float | None
+    late_now: float | None
+
+    @property
+    def lateness(self) -> float:
+        """Seconds that the loop has been late up to now; a series that is not there yet begins at 0."""
+        return (self.late or 0.0) + (self.late_now or 0.0)
 
 
 def ratio(before: Mark, after: Mark, seconds: float) -> float:
@@ -47,7 +52,7 @@ def ratio(before: Mark, after: Mark, seconds: float) -> float:
     if after.cpu is not None and before.cpu is not None:
         shares.append((after.cpu - before.cpu) / seconds)
     if after.late is not None:
-        shares.append(max(after.late - (before.late or 0.0), after.lag or 0.0) / seconds)  # a series begins at 0
+        shares.append((after.lateness - before.lateness) / seconds)
     return min(1.0, max(shares))
 
 

@@ -40,6 +40,7 @@ class Clock:
         self._ended = False
         self._lags = store.child(catalogue.WORKER_LAG)
         self._lags.bind()  # shows 0 from the start: a loop may be blocked before its first tick
+        self._late = store.child(catalogue.WORKER_LATE)
 
     def begin(self) -> None:
         """Await the first tick; the loop runs."""
@@ -54,8 +55,16 @@ class Clock:
         try:
             self.longest.note(lag)
             self._lags.observe(lag)
+            self._late.set(0.0)
         except Exception as error:
             runtime.failed("probes", error)
+
+    def show_late(self, now: float) -> None:
+        """Show how late the loop is; called beside it, so that a tick in between has the last word."""
+        due = self.due
+        self._late.set(max(0.0, now - due))
+        if self.due != due:
+            self._late.set(0.0)
 
     def end(self) -> None:
         """Await no more ticks: a worker that leaves stops its loop."""

@@ -19,6 +19,7 @@ from observability.redact import LONGEST
 
 QUEUE_SECONDS = 0.25  # between two looks at a thread pool's queue
 LOOP_SECONDS = 0.5  # between two looks at a loop that runs; one that is late is looked at when it is late enough
+AGAIN_SECONDS = 0.05  # between the two looks of which both must find the loop late
 LOGGED_SECONDS = 10.0  # a loop that blocks again and again is logged at most so often, and counted each time
 _MOST_FRAMES = 50
 _MOST_STACK = LONGEST // 4
@@ -46,6 +47,7 @@ class Watch:
         self.clock = clock
         self.runs = runs
         self.loop_thread = native.original("_thread", "get_ident")()  # this is made on the loop's thread
+        self._missed = 0.0  # the tick that was missed at the last look
         self._blocked_at = 0.0  # the tick that was missed, so that an episode is told once
         self._logged = -LOGGED_SECONDS
         self._not_logged = 0
@@ -76,14 +78,29 @@ class Watch:
                 gauge.set(value)
         if self.clock is None or not self.runs():
             return QUEUE_SECONDS
-        due = self.clock.due
-        left = due + self.blocked_seconds - now
-        if left <= 0:
-            self.clock.longest.note(now - due)
-            self._blocked(due, now - due)
-            left = LOOP_SECONDS / 2
+        pause = self._judge(self.clock, now)
+        self.clock.show_late(now)
         store.child(catalogue.WORKER_LAG_MAX).set(self.clock.longest.longest(now))
-        return min(LOOP_SECONDS, max(left, 0.001))
+        return min(LOOP_SECONDS, max(pause, 0.001))
+
+    def _judge(self, clock: Clock, now: float) -> float:
+        """Tell of a loop that was late at two looks in a row, and return the seconds until the next look is due.
+
+        Where the whole process stood still (stopped, throttled, its machine paused), this thread may be the first to
+        run again: the loop is late then, and nothing blocks it. Between two looks it has the time to tick.
+        """
+        due = clock.due
+        lag, missed = now - due, self._missed
+        if lag < self.blocked_seconds - AGAIN_SECONDS:
+            return self.blocked_seconds - AGAIN_SECONDS - lag
+        self._missed = due
+        if due != missed:
+            return AGAIN_SECONDS
+        if lag < self.blocked_seconds:
+            return self.blocked_seconds - lag
+        clock.longest.note(lag)
+        self._blocked(due, lag)
+        return LOOP_SECONDS / 2
 
     def _blocked(self, due: float, lag: float) -> None:
         """Note that the loop is late now, and tell of each episode once."""

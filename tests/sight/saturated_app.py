@@ -1,7 +1,8 @@
-"""Two small apps, WSGI and ASGI, that wait, block or compute for as long as they are asked."""
+"""Two small apps, WSGI and ASGI, that wait, block, compute or collect garbage as they are asked."""
 
 import asyncio
 import ctypes
+import gc
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,6 +22,8 @@ def _do(path: str) -> None:
         until = time.monotonic() + float(seconds)
         while time.monotonic() < until:
             pass
+    if what == "collect":
+        gc.collect(int(seconds))
 
 
 def _wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -1,4 +1,7 @@
-"""Loads that each saturate one thing: the signal made for it shows it within seconds, and the others stay quiet."""
+"""Loads that each saturate one thing: the signal made for it shows it within 5 s, and the others stay quiet.
+
+All of it is read from the agent's `/metrics`, as whoever runs the server would see it.
+"""
 
 import os
 import signal
@@ -7,17 +10,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPResponse
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 
-from tests.server import Server, free_port, wait_until
+from observability.probes import cgroup
+from tests.server import Samples, Server, free_port, wait_until
 from tests.sight.tables import Table
 
 SECONDS = 20  # a load lasts longer than it is looked at
+WITHIN_SECONDS = 5.0  # from the moment the load is there, to the right signal on the page
 SHOWS, QUIET, NONE = "**shows it**", "quiet", "none"
 BACKLOG, QUEUED, LAG, RUN_QUEUE, BUSY = "listen backlog", "queued requests", "loop lag", "run-queue wait", "busy ratio"
+RUN_QUEUE_SECONDS, ACTIVE = "gunicorn_worker_run_queue_seconds_total", "gunicorn_worker_active_requests"
 # from what on a signal is sure to show it, and up to what it is quiet; between them it is looked at again
 BOUNDS = {BACKLOG: (10, 2), QUEUED: (10, 2), LAG: (1.0, 0.5), RUN_QUEUE: (1.0, 0.5), BUSY: (0.8, 0.4)}
 
@@ -44,6 +52,11 @@ class Load:
     workers: int = 1
     one_core: bool = False
     env: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> int:
+        """Return the requests that wait while the others run."""
+        return self.clients - self.in_flight
 
 
 LOADS = [
@@ -110,29 +123,49 @@ TABLE = Table("saturation", "docs/saturation.md", ["load", *BOUNDS], [load.row f
 
 
 class Signals:
-    """What a server's state says of its saturation, from one look to the next."""
+    """What a server's page of metrics says of its saturation, from one look to the next."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.state = server.state()
+        self.page, self.at = server.metrics(), time.monotonic()
 
     def look(self) -> dict[str, float | None]:
         """Return the value of each signal; None for one that the worker class does not have."""
         time.sleep(1.0)  # a rate takes time, and the agent reads the kernel's numbers at most once a second
-        before, self.state = self.state, self.server.state()
-        workers = self.state["workers"]
-        waited = _sum(workers, "run_queue_seconds") - _sum(before["workers"], "run_queue_seconds")
+        before, at = self.page.sum(RUN_QUEUE_SECONDS), self.at
+        self.page, self.at = self.server.metrics(), time.monotonic()
         return {
-            BACKLOG: sum(each["backlog"] for each in self.state["server"]["listeners"]),
-            QUEUED: _of(workers, "queued", sum),
-            LAG: _of(workers, "lag_seconds", max),
-            RUN_QUEUE: waited / (self.state["time"] - before["time"]),
-            BUSY: self.state["server"]["busy_ratio"],
+            BACKLOG: self._of("gunicorn_listen_backlog", sum),
+            QUEUED: self._of("gunicorn_worker_queued_requests", sum),
+            LAG: self._of("gunicorn_worker_loop_lag_max_seconds", max),
+            RUN_QUEUE: (self.page.sum(RUN_QUEUE_SECONDS) - before) / (self.at - at),
+            BUSY: self._of("gunicorn_worker_busy_ratio", mean),
         }
+
+    def _of(self, name: str, join: Callable[[list[float]], float]) -> float | None:
+        found = [sample.value for sample in self.page.select(name)]
+        return join(found) if found else None
 
     def words(self) -> dict[str, str]:
         """Return what each signal says."""
         return {name: _word(name, value) for name, value in self.look().items()}
+
+    def wait_for(self, load: Load) -> None:
+        """Look until the signal that is made for a load shows it: all that wait, where they can be counted.
+
+        The time runs from the moment that the load is seen to be there, so that a slow machine's start is not in it.
+        """
+        wait_until(lambda: self.server.metrics().sum(ACTIVE) == load.in_flight, 20, "the load")
+        begun, seen = time.monotonic(), []
+        while load.right is not None:
+            values = self.look()
+            value = values[load.right]
+            seen.append(value)
+            took = time.monotonic() - begun
+            assert took <= WITHIN_SECONDS, f"{load.right} does not show it after {took:.1f} s: {seen}"
+            counted = load.right in (BACKLOG, QUEUED)
+            if value == load.waiting if counted else _word(load.right, value) == SHOWS:
+                return
 
     def settle(self, expected: dict[str, str]) -> None:
         """Look until all signals say twice in a row what is expected."""
@@ -141,15 +174,6 @@ class Signals:
         while seen[-2:] != [expected, expected]:
             assert time.monotonic() < deadline, seen
             seen.append(self.words())
-
-
-def _sum(workers: list[dict[str, Any]], key: str) -> float:
-    return float(sum(each[key] for each in workers))
-
-
-def _of(workers: list[dict[str, Any]], key: str, join: Callable[[list[float]], float]) -> float | None:
-    found = [each[key] for each in workers if each[key] is not None]
-    return join(found) if found else None
 
 
 def _word(name: str, value: float | None) -> str:
@@ -193,10 +217,7 @@ def test_the_right_signal_shows_it_and_the_others_stay_quiet(serve: Callable[...
         server = serve(app, GUNICORN_GRACEFUL_TIMEOUT=1, **settings)
     signals = Signals(server)
     with clients(server, load.clients, load.path):
-        wait_until(lambda: _sum(server.state()["workers"], "in_flight") == load.in_flight, 10, "the load")
-        right = load.right
-        if right is not None:
-            wait_until(lambda: signals.words()[right] == SHOWS, 10, f"{right} to show it")
+        signals.wait_for(load)
         signals.settle(load.words)
         if load.right == LAG:
             _the_blocking_line_is_told(server)
@@ -241,6 +262,66 @@ def test_a_slots_counters_and_its_state_outlive_its_worker(serve: Callable[..., 
     wait_until(lambda: abs(server.agent("/state?dead=1").json()["dead"][0]["ended"] - time.time()) < 30)
     assert sum(each["requests"] for each in (left, alive)) == 1
     assert sum(sum(each["durations"]["counts"]) for each in (left, alive)) == 1
+
+
+@contextmanager
+def keeping(server: Server, count: int) -> Iterator[None]:
+    """Hold connections of which each has had one answer."""
+    with ExitStack() as opened:
+        for _ in range(count):
+            client = opened.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
+            client.sendall(b"GET /collect/2 HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = HTTPResponse(client)
+            answer.begin()
+            assert answer.read() == b"done"
+        yield
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "gevent", "asgi"])
+def test_what_is_no_load_is_on_the_page(serve: Callable[..., Server], worker_class: str) -> None:
+    app = "tests.sight.saturated_app:" + ("asgi" if worker_class == "asgi" else "wsgi")
+    server = serve(app, GUNICORN_WORKER_CLASS=worker_class, WEB_CONCURRENCY=1, GUNICORN_KEEPALIVE=120)
+    kept = "gunicorn_worker_kept_connections"
+
+    def values(name: str) -> list[float]:
+        return [sample.value for sample in server.metrics().select(name)]
+
+    with keeping(server, 3):
+        wait_until(lambda: values(kept) == [3], what="3 connections that are kept")
+        assert values("gunicorn_worker_greenlets") == ([3] if worker_class == "gevent" else [])
+    wait_until(lambda: values(kept) == [0], what="no connections that are kept")
+    page = server.metrics()
+    collected = page.by("generation", "gunicorn_worker_gc_seconds_total", worker="1")
+    assert collected.keys() == {"0", "1", "2"}
+    assert collected["2"] > 0, "each of the requests collected"
+    switches = page.by("kind", "gunicorn_worker_context_switches_total", worker="1")
+    assert switches.keys() == {"voluntary", "involuntary"}
+    assert switches["voluntary"] > 0, "it has waited for requests"
+    assert page.by("listener", "gunicorn_listen_drops_total") == {f"127.0.0.1:{server.port}": 0}
+    assert [sample.value >= 0 for sample in page.select("gunicorn_listen_overflows_total")] == [True]
+    _the_groups_limits_are_on_the_page(page, cgroup.read(cgroup.directory_of(server.pid)))
+
+
+def _the_groups_limits_are_on_the_page(page: Samples, usage: cgroup.Usage) -> None:
+    """Compare with what the machine has: none of it need be there."""
+    known = {
+        "cgroup_cpu_quota_cores": usage.quota,
+        "cgroup_cpu_periods_total": usage.periods,
+        "cgroup_cpu_throttled_periods_total": usage.throttled_periods,
+        "cgroup_cpu_throttled_seconds_total": usage.throttled_seconds,
+        "cgroup_memory_limit_bytes": usage.memory_limit,
+        "cgroup_memory_used_bytes": usage.memory_used,
+        "cgroup_oom_kills_total": usage.oom_kills,
+    }
+    assert {name for name in known if list(page.select(name))} == {name for name in known if known[name] is not None}
+    for name in ("cgroup_cpu_quota_cores", "cgroup_memory_limit_bytes"):
+        assert page.sum(name) == (known[name] or 0)
+    found = {
+        (each.labels["scope"], each.labels["resource"], each.labels["stalled"]): each.value
+        for each in page.select("pressure_stalled_seconds_total")
+    }
+    assert found.keys() == usage.pressure.keys()
+    assert all(0 <= value <= usage.pressure[labels] for labels, value in found.items()), "read a moment before"
 
 
 def test_every_listener_is_seen_and_the_agents_own_is_not(serve: Callable[..., Server], tmp_path: Path) -> None:

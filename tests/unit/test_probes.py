@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from observability import catalogue, context, layout, logs, loops, store
-from observability.agent.outside import Ledger
+from observability.agent.outside import Ledger, Outside
 from observability.page import Page
 from observability.probes import busy, cgroup, inside, process, sockets, watch
 from observability.probes.collector import Collector
@@ -274,9 +275,34 @@ class TestLasting:
         assert (ledger.voluntary.total, ledger.involuntary.total) == (20, 2)
         assert ledger.cpu == 3  # the present worker's own
 
+    def test_a_read_that_fails_while_the_worker_lives_counts_nothing_twice(self) -> None:
+        found = process.Process(5.0, 1.0, 100, 3, {7: process.Thread(2.0, 10, 1)})
+        ledger = Ledger()
+        for missed in (found, None, found):
+            ledger.take(7, missed)
+            assert ledger.now is missed
+            assert (ledger.user.total, ledger.system.total, ledger.run_queue.total) == (5, 1, 2)
+            assert (ledger.voluntary.total, ledger.involuntary.total) == (10, 1)
+        for pid, late in [(7, None), (0, None), (8, found)]:
+            ledger.take(pid, late)
+        assert (ledger.user.total, ledger.run_queue.total) == (10, 4)
+
+    def test_drops_that_the_kernel_does_not_tell_for_once_are_not_counted_twice(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told = sockets.Listener(9, "127.0.0.1:80", "tcp", 0, limit=5, drops=3)
+        outside = Outside()
+        for drops in (3, None, 3, 4):
+            now = [replace(told, drops=drops)]
+            monkeypatch.setattr(sockets, "listeners", lambda _, now=now: now)
+            outside._look_at_listeners([], [], time.monotonic())
+            page = Page()
+            outside.put(page)
+            assert page.value(catalogue.LISTEN_DROPS, told.address) == drops
+
 
 def mark(busy_seconds: float = 0.0, **known: Any) -> busy.Mark:
-    whole = {"pid": 1, "capacity": None, "cpu": None, "late": None, "lag": None} | known
+    whole = {"pid": 1, "capacity": None, "cpu": None, "late": None, "late_now": None} | known
     return busy.Mark(busy=busy_seconds, **whole)
 
 
@@ -295,8 +321,11 @@ class TestBusyRatio:
                 mark(10, capacity=1000, cpu=0, late=8),
                 0.8,
             ),
-            ("asgi, blocked still", mark(cpu=0, late=2), mark(10, cpu=0, late=2, lag=6), 0.6),
-            ("asgi, blocked before its first tick", mark(), mark(cpu=0, late=0, lag=6), 0.6),
+            ("asgi, blocked still", mark(cpu=0, late=2), mark(10, cpu=0, late=2, late_now=6), 0.6),
+            ("asgi, blocked before its first tick", mark(), mark(cpu=0, late=0, late_now=6), 0.6),
+            ("asgi, blocked before and still", mark(late=2, late_now=3), mark(late=2, late_now=13), 1),
+            ("asgi, blocked before and not for long", mark(late=2, late_now=3), mark(late=6, late_now=0), 0.1),
+            ("asgi, blocked before and no more", mark(late=2, late_now=3), mark(late=5, late_now=0), 0),
             ("asgi, its loop always running", mark(cpu=0, late=0), mark(500, cpu=10.3, late=1), 1),
             ("nothing known", mark(), mark(99), 0),
         ],
@@ -317,6 +346,18 @@ class TestBusyRatio:
                 assert found["1"] == pytest.approx(1)
             elif now > 16.5:
                 assert found["1"] == 0
+
+    def test_a_loop_that_was_blocked_is_idle_a_window_later(self) -> None:
+        window = busy.Window()
+        found = {}
+        for tenth in range(200):  # it is blocked from 5 s to 9 s
+            now = tenth / 10
+            late, late_now = (4.0, 0.0) if now >= 9 else (0.0, max(0.0, now - 5))
+            ratios = window.ratios(100 + now, {"1": mark(cpu=0, late=late, late_now=late_now)})
+            found[now] = ratios.get("1")
+        assert found[5.0] == 0
+        assert 0.6 < (found[9.0] or 0) <= 0.8
+        assert max(each for at, each in found.items() if at >= 15 and each is not None) == 0
 
     def test_a_slots_next_worker_is_not_compared_with_its_last(self) -> None:
         window = busy.Window()
@@ -371,10 +412,14 @@ class TestLoop:
         clock.begin()
         now = time.monotonic()
         assert watching.look(now) == watch.LOOP_SECONDS
-        clock.due = now - 0.4
-        assert 0.05 < watching.look(now) <= 0.1 + 1e-6, "it looks again just when the loop is late enough"
+        clock.due = now - 0.3
+        assert watching.look(now) == pytest.approx(0.2 - watch.AGAIN_SECONDS), "just before the loop is late enough"
+        clock.due = now - 0.45
+        assert watching.look(now) == pytest.approx(watch.AGAIN_SECONDS)
+        assert watching.look(now + 0.02) == pytest.approx(0.03), "just when it is"
+        assert told == []
         clock.due = now - 3
-        for _ in range(3):
+        for _ in range(4):
             watching.look(now)
         assert counted(catalogue.WORKER_BLOCKED) == before + 1
         assert counted(catalogue.WORKER_LAG_MAX) == pytest.approx(3)
@@ -387,22 +432,75 @@ class TestLoop:
         before = counted(catalogue.WORKER_BLOCKED)
         clock = Clock()
         watching = watch.Watch(inside.Looping(SimpleNamespace()), 0.5, clock)
+        now = time.monotonic()
         for episode in range(1, 4):
-            clock.due = time.monotonic() - episode
-            watching.look(time.monotonic())
+            clock.due = now - episode
+            watching.look(now)
+            watching.look(now + watch.AGAIN_SECONDS)
         assert counted(catalogue.WORKER_BLOCKED) == before + 3
         assert len(told) == 1
         watching._logged -= watch.LOGGED_SECONDS
-        clock.due = time.monotonic() - 9
-        watching.look(time.monotonic())
+        clock.due = now - 9
+        watching.look(now)
+        watching.look(now + watch.AGAIN_SECONDS)
         assert told[1][2]["episodes_not_logged"] == 2
 
     def test_a_loop_that_has_ended_is_not_late(self, told: list[tuple[Any, ...]]) -> None:
         clock = Clock()
         watching = watch.Watch(inside.Looping(SimpleNamespace()), 0.5, clock, runs=lambda: False)
         clock.due = time.monotonic() - 100
-        watching.look(time.monotonic())
+        for _ in range(3):
+            watching.look(time.monotonic())
         assert told == []
+
+    @pytest.mark.parametrize("blocked_seconds", [0.05, 0.5, 1.5])
+    def test_a_process_that_stood_still_is_not_a_blocked_loop(
+        self, told: list[tuple[Any, ...]], blocked_seconds: float
+    ) -> None:
+        """The clock is made up: the thread beside the loop is always the first to run after a stop."""
+        before = counted(catalogue.WORKER_BLOCKED)
+        clock = Clock()
+        watching = watch.Watch(inside.Looping(SimpleNamespace()), blocked_seconds, clock)
+        now = time.monotonic()
+        for _ in range(20):
+            clock.due = now + TICK_SECONDS  # the loop ticks
+            asked = watching.look(now + 0.01)
+            now += 3 + asked  # all of the process stops, while the thread sleeps
+            assert watching.look(now) <= watch.AGAIN_SECONDS
+            assert counted(catalogue.WORKER_LATE) == pytest.approx(now - clock.due), "late it is"
+        assert (told, counted(catalogue.WORKER_BLOCKED)) == ([], before)
+        watching.look(now + watch.AGAIN_SECONDS)
+        assert (len(told), counted(catalogue.WORKER_BLOCKED)) == (1, before + 1), "a loop that goes on being late is"
+
+    def test_a_loop_is_late_until_it_ticks(self) -> None:
+        clock = Clock()
+        watching = watch.Watch(inside.Looping(SimpleNamespace()), 0.5, clock)
+        clock.begin()
+        before = counted(catalogue.WORKER_LAG)
+        now = time.monotonic()
+        for seconds in (0.1, 0.4, 3.0, 6.0):
+            clock.due = now - seconds
+            watching.look(now)
+            assert counted(catalogue.WORKER_LATE) == pytest.approx(seconds)
+        assert counted(catalogue.WORKER_LAG) == before
+        clock.tick()
+        assert counted(catalogue.WORKER_LATE) == 0
+        assert counted(catalogue.WORKER_LAG) >= before + 6
+        watching.look(clock.due - 0.1)
+        assert counted(catalogue.WORKER_LATE) == 0
+
+    def test_a_tick_while_the_lateness_is_written_has_the_last_word(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Clock()
+        clock.due = time.monotonic() - 2
+        shown: list[float] = []
+
+        def ticking(value: float) -> None:
+            shown.append(value)
+            clock.due = time.monotonic() + TICK_SECONDS
+
+        monkeypatch.setattr(clock, "_late", SimpleNamespace(set=ticking))
+        clock.show_late(time.monotonic())
+        assert shown == [pytest.approx(2, abs=0.5), 0]
 
     def test_the_request_of_a_stack_is_the_middlewares(self) -> None:
         request = context.RequestContext("ab" * 16, "cd" * 8, "01")
