@@ -5,37 +5,14 @@ generated from this module, and dashboards, rules and pages may name nothing tha
 HTTP names and buckets follow OpenTelemetry's stable semantic conventions as Prometheus spells them.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
-Kind = Literal["counter", "gauge", "histogram"]
+from observability.metric import Kind
+from observability.metric import Metric as Metric  # those who record one need not know where it is defined
 
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpserverrequestduration
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 QUEUE_BUCKETS = (0.001, 0.0025, *DURATION_BUCKETS)
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZE_BUCKETS = (100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Metric:
-    """One metric: what is exposed under its name.
-
-    Args:
-        name: as exposed; a counter's ends in `_total`, and a unit stands in it.
-        kind: counter, gauge, or histogram.
-        help: one sentence.
-        labels: label names; the reader adds `worker` to a per-worker metric.
-        buckets: a histogram's upper bounds, +Inf left out.
-        per_worker: keep one series a worker; otherwise all workers are merged into one.
-    """
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-    per_worker: bool = False
 
 
 METRICS: dict[str, Metric] = {}
@@ -286,6 +263,7 @@ EXIT_CAUSES = (
     "shutdown",
     "boot_failed",
 )
+EXPECTED_CAUSES = frozenset({"recycled", "reloaded", "scaled_down", "shutdown"})  # ends that somebody wanted
 EXITS = _declare(
     "gunicorn_worker_exits_total", "counter", "Workers that ended, by cause; see docs/causes.md.", ("cause",)
 )

@@ -28,7 +28,6 @@ RECENT = 10  # ends that the master's slot remembers
 _FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGSYS", "SIGTRAP", "SIGXCPU", "SIGXFSZ"})
 _TELLING = frozenset({"timeout", "crashed"})  # ends of which the worker has written where it stood
 _HALTING = frozenset({3, 4})  # exit codes for which gunicorn halts: WORKER_BOOT_ERROR, APP_LOAD_ERROR
-_EXPECTED = frozenset({"recycled", "reloaded", "scaled_down", "shutdown"})
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class Exits:
         store.child(catalogue.REQUESTS_LOST).inc(0)
 
     def expect(self, server: Any, worker: Any) -> Marks:
-        """Make the page of a worker that is about to be forked."""
+        """Make the memory that a worker will share, which is about to be forked."""
         alive = {each.age for each in server.WORKERS.values()}
         self._marks = {age: marks for age, marks in self._marks.items() if age in alive}
         self._surplus &= alive
@@ -132,7 +131,7 @@ class Exits:
         return self._marks[worker.age]
 
     def marks_of(self, worker: Any) -> Marks | None:
-        """Return a worker's page, in the worker too."""
+        """Return a worker's marks, in the worker too."""
         return self._marks.get(worker.age)
 
     def reload(self, server: Any) -> None:
@@ -257,7 +256,7 @@ def _log_end(end: End, cause: str, worker: Ended, requests: Sequence[Mapping[str
         "requests_in_flight": [_shown(each) for each in requests[:MOST_REQUESTS]],
         **more,
     }
-    level = "info" if cause in _EXPECTED else "error"
+    level = "info" if cause in catalogue.EXPECTED_CAUSES else "error"
     logs.emit(
         level, "gunicorn.worker.exit", fields, body=f"worker {worker.slot} (pid {worker.pid}) ended{how}: {cause}"
     )

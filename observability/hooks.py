@@ -183,7 +183,7 @@ def pre_exec(_server: Any) -> None:
 
 @_never_raises
 def pre_fork(server: Any, worker: Any) -> None:
-    """Make the page in which the worker will leave its marks."""
+    """Make the memory in which the worker will leave its marks."""
     if _exits is not None:
         _exits.expect(server, worker)
 

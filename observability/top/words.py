@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from observability import catalogue
 from observability.top import rates
 from observability.top.cells import (
     MARKS,
@@ -26,8 +27,6 @@ from observability.top.source import Snapshot
 from observability.top.state import Exit, Flight, State, Worker
 
 _EXITS = 3
-# ends that somebody wanted: the rest is bad news
-_WANTED = {"recycled", "reloaded", "scaled_down", "shutdown"}
 
 _WITNESSED = ("clean", "halted")  # ends that the master itself wrote down
 
@@ -128,7 +127,7 @@ def _exit(ended: Exit, now: float) -> Fact:
     how = ended.signal or ("" if not ended.code else f"code {ended.code}")
     cause = printable(ended.cause or UNKNOWN) + (f" ({printable(how)})" if how else "")
     ago = duration(max(0.0, now - ended.time)) + " ago" if ended.time is not None else "at an unknown time"
-    return Fact(f"slot {whole(ended.slot)} {ago}", cause, OK if ended.cause in _WANTED else WARNING)
+    return Fact(f"slot {whole(ended.slot)} {ago}", cause, OK if ended.cause in catalogue.EXPECTED_CAUSES else WARNING)
 
 
 def age_of(flight: Flight, worker: Worker, now: float | None) -> str:
