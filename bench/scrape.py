@@ -165,6 +165,7 @@ def _recycled(directory: Path, routes: int) -> int:
     try:  # the child: STORE has begun anew at the fork
         slot = slots.claim(directory)
         STORE.attach(slot)
+        slot.begin()
         record(STORE, routes)
     finally:
         os._exit(0)

@@ -6,14 +6,13 @@ one reads it from the slots, before it empties the directory.
 """
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from observability import catalogue, layout, slots, store
+from observability import catalogue, slots, store
 from observability.page import Page
 from observability.scrape import Reading, Scraper
 
@@ -105,8 +104,7 @@ def _exits(page: Page) -> dict[str, int]:
 
 def _flights(reading: Reading, dead_for: float) -> list[dict[str, Any]]:
     """Return the requests that a worker died with, unless its master saw it die: then it has logged them."""
-    header = os.pread(reading.file.fd, layout.HEADER_SIZE, 0)
-    if layout.ENDED.unpack_from(header, layout.ENDED_AT)[0]:
+    if reading.ended:
         return []
     now = time.monotonic() - dead_for
     return [

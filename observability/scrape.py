@@ -105,6 +105,7 @@ class SlotFile:
         Raises:
             CorruptError: the file is not a slot file of this layout, torn, or too short.
         """
+        held = slots.held(self.fd)
         header = os.pread(self.fd, layout.HEADER_SIZE, 0)
         if not slots.sound_header(header):
             raise CorruptError(f"{self.path.name}: not a slot file of this layout")
@@ -113,11 +114,11 @@ class SlotFile:
             self._learn(records, cells, page)
         except (ValueError, KeyError, IndexError, TypeError, struct.error) as error:
             raise CorruptError(f"{self.path.name}: {error}") from error
-        live, now = slots.held(self.fd), time.monotonic()
+        now, ended = time.monotonic(), slots.ended(header)
+        live = held and not ended
         values = self._values(cells, live)
-        ended = layout.ENDED.unpack_from(header, layout.ENDED_AT)[0]
         busy = self._busy_until(now if live else ended or now, values)
-        return Reading(self, slots.read_note(header), live, busy, values, 0.0 if live else ended)
+        return Reading(self, slots.read_note(header), live, busy, values, ended)
 
     def _values(self, cells: int, live: bool) -> Sequence[float]:
         """Copy the values, a request's all from before or all from after its end."""

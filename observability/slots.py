@@ -219,21 +219,25 @@ class Slot:
         return True
 
     def adopt(self) -> None:
-        """Begin anew on what the last owner left: its counters go on, what was in flight is over."""
-        values, now = self.values, time.monotonic()
-        ended = layout.ENDED.unpack_from(self.memory, layout.ENDED_AT)[0] or now
+        """Take over what the last owner left: its counters go on, what was in flight is over."""
+        values = self.values
+        ended = layout.ENDED.unpack_from(self.memory, layout.ENDED_AT)[0] or time.monotonic()
+        layout.ENDED.pack_into(self.memory, layout.ENDED_AT, ended)  # until `begin`
         values[layout.SEQUENCE] = 1.0  # odd: a reader waits for the whole
         if values[layout.ACTIVE]:
             values[layout.BUSY] += max(0.0, values[layout.ACTIVE] * ended - values[layout.STARTS])
         values[layout.ACTIVE] = values[layout.STARTS] = values[layout.SEQUENCE] = 0.0
-        layout.ENDED.pack_into(self.memory, layout.ENDED_AT, 0.0)
         for entry in range(layout.FLIGHT_ENTRIES):
             at = layout.FLIGHT_AT + entry * layout.FLIGHT.size + layout.FLIGHT_START_AT
             self.memory[at : at + 8] = bytes(8)
 
+    def begin(self) -> None:
+        """Let readers take the slot for a live one, now that nothing in it is the last owner's."""
+        layout.ENDED.pack_into(self.memory, layout.ENDED_AT, 0.0)
+
 
 def claim(directory: Path, role: str = "worker") -> Slot:
-    """Claim the lowest free slot of a role.
+    """Claim the lowest free slot of a role; to readers its owner lives from `Slot.begin` on.
 
     Raises:
         OSError: the directory cannot be written, or is full; or every slot is taken.
@@ -275,7 +279,7 @@ def _open_free(path: Path) -> int | None:
 def _awaits_reaping(fd: int) -> bool:
     """Tell whether the last owner is dead but its master has not looked yet: what it left is still to be read."""
     header = os.pread(fd, layout.HEADER_SIZE, 0)
-    if len(header) < layout.HEADER_SIZE or layout.ENDED.unpack_from(header, layout.ENDED_AT)[0]:
+    if len(header) < layout.HEADER_SIZE or ended(header):
         return False
     note = read_note(header)
     try:
@@ -342,7 +346,7 @@ def live_note(path: Path) -> dict[str, Any]:
         OSError: there is no such file.
     """
     with contextlib.closing(Opened(path)) as opened:
-        return opened.note() if held(opened.fd) else {}
+        return opened.note() if held(opened.fd) and not ended(opened.header()) else {}
 
 
 class Opened:
@@ -351,13 +355,27 @@ class Opened:
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
 
+    def header(self) -> bytes:
+        """Return the file's first bytes."""
+        return os.pread(self.fd, layout.HEADER_SIZE, 0)
+
     def note(self) -> dict[str, Any]:
         """Return what the owner says of itself."""
-        return read_note(os.pread(self.fd, layout.HEADER_SIZE, 0))
+        return read_note(self.header())
 
     def close(self) -> None:
         """Close the file."""
         os.close(self.fd)
+
+
+def ended(header: bytes) -> float:
+    """Return when the owner was seen dead, in monotonic seconds; 0 while it lives.
+
+    A slot that is held and yet ended is being taken over: whoever asks whether its owner lives asks for the lock
+    first, and then reads the header.
+    """
+    seconds: float = layout.ENDED.unpack_from(header, layout.ENDED_AT)[0]
+    return seconds
 
 
 def read_note(header: bytes) -> dict[str, Any]:

@@ -121,6 +121,7 @@ class Store:
         if role == "worker":
             slots.prepare(directory)
         self.attach(slots.claim(directory, role))
+        self.slot.begin()
         return self.slot
 
     def after_fork(self) -> None:

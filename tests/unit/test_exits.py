@@ -258,6 +258,8 @@ def served(directory: Path, end: object = None, **note: object) -> None:
     if pid == 0:
         (directory / slots.STAMP).write_text(f"{layout.VERSION}\n")
         master, worker = slots.claim(directory, "master"), slots.claim(directory)
+        master.begin()
+        worker.begin()
         master.write_note(worker_class="sync", **({"end": end} if end else {}))
         worker.write_note(**note)
         worker.flight.enter("GET", "/slow", "ab" * 16, time.monotonic())
@@ -311,5 +313,6 @@ def test_nothing_is_said_of_a_server_that_lives(tmp_path: Path) -> None:
     slots.prepare(tmp_path)
     slots.empty(tmp_path)
     slot = slots.claim(tmp_path, "master")
+    slot.begin()
     assert previous.read(tmp_path) is None
     slot.close()

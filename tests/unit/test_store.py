@@ -544,6 +544,38 @@ class TestReviewed:
         assert b"# {" not in exposition.write(page, exposition.OPENMETRICS).replace(b"# HELP", b"").replace(b"# T", b"")
         assert value(page, "test_seconds", "_sum", path="/a") == 0.5
 
+    def test_a_slot_that_is_being_taken_over_is_not_live_with_what_the_last_owner_left(self, directory: Path) -> None:
+        first = Store(directory)
+        first.claim()
+        first.child(LEVEL).set(7)
+        first.slot.write_note(booted=True)
+        first.slot.close()
+        remains.bury(directory, 1, os.getpid())
+        seen = []
+
+        class Watched(Store):
+            def _use(self, slot: slots.Slot) -> None:
+                if slot.fd >= 0:
+                    seen.append(look())
+                super()._use(slot)
+
+        def look() -> tuple[bool, dict[str, object], bool]:
+            page, (reading,) = Scraper(directory).scrape()
+            return (
+                reading.live,
+                slots.live_note(slots.path_of(directory, "worker", 1)),
+                "test_level" in page
+                and any(point.seen for points in page["test_level"].children.values() for point in points.values()),
+            )
+
+        second = Watched(directory)
+        second.claim()
+        assert seen == [(False, {}, False)]
+        live, note, shown = look()
+        assert (live, note["pid"], "booted" in note, shown) == (True, os.getpid(), False, False)
+        second.child(LEVEL).set(0)
+        assert look()[2]
+
     def test_a_live_worker_cannot_be_marked_as_ended(self, directory: Path) -> None:
         store = Store(directory)
         store.claim()
