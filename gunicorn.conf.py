@@ -54,6 +54,7 @@ pre_exec = _hooks.pre_exec
 pre_fork = _hooks.pre_fork
 post_fork = _hooks.post_fork
 post_worker_init = _hooks.post_worker_init
+pre_request = _hooks.pre_request
 worker_abort = _hooks.worker_abort
 worker_exit = _hooks.worker_exit
 child_exit = _hooks.child_exit

@@ -23,7 +23,7 @@ from typing import Any
 from bench import maths, report
 from bench.peers import ROOT
 from bench.receiver import Receiver
-from observability import catalogue, events, lines, logs, queue_time, traces, wsgi
+from observability import catalogue, events, logs, queue_time, request_lines, traces, wsgi
 from observability.settings import Settings as Ours
 from observability.store import Store
 
@@ -41,7 +41,7 @@ ENVIRON: dict[str, Any] = {
 }
 HEADERS = [("Content-Type", "application/json"), ("Content-Length", "731")]
 BODY = b"x" * 731
-LABELS = ("GET", "/todos", "200", "http", "")
+LABELS = ("GET", "/todos", 200, "http", "")
 
 # What is measured: names, in the table's order, and what each is. `rest of` a part is what its measured parts leave.
 PARTS: dict[str, str] = {
@@ -50,10 +50,10 @@ PARTS: dict[str, str] = {
     "queue time": "read `X-Request-Start`, where a proxy sends it; not part of the whole",
     "flight record": "enter the request into those in flight, and take it out",
     "slot and metrics": "change the slot's numbers and three histograms",
-    "log line: fields": "put the line's fields together, masked where they must be",
-    "log line: JSON": "encode the line",
+    "log line: text": "put the request's values into the text that its kind's lines share",
     "log line: write": "the system call, here into a file",
     "log line: count": "count the line",
+    "log line, annotated": "a whole line to which the app has added a field; not part of the whole",
     "request, unsampled": "one whole request with a receiver set, not sampled: no span is built",
     "request, sampled": "one whole request with a receiver set, sampled: span, exemplar, queue for export",
 }
@@ -121,7 +121,7 @@ def _parts(store: Store, endpoint: str, started: list[Any]) -> dict[str, Call]:
     meter.settle()
     bare = _served(_answer)
     found: dict[str, Call] = {"nothing": _nothing, "bare app": bare, "request": _served(meter)}
-    found |= {"trace ids": lambda: traces.begin(ENVIRON), "queue time": _queue_time()}
+    found |= {"trace ids": _trace_ids(), "queue time": _queue_time()}
     found |= {"flight record": _flight(store), "slot and metrics": _slot(store, meter), **_line(meter)}
     for name, ratio in zip(SPAN_PARTS, (0.0, 1.0), strict=True):
         traces.start(Ours(otlp_endpoint=endpoint, sample_ratio=ratio, span_queue=100_000), "bench/worker-1")
@@ -168,6 +168,11 @@ def _traced(serve: Call, tracing: Any) -> Call:
     return traced
 
 
+def _trace_ids() -> Call:
+    request = traces.TracedRequest("", "", "")
+    return lambda: traces.begin(request, ENVIRON)
+
+
 def _queue_time() -> Call:
     header = f"t={time.time():.3f}"
     return lambda: queue_time.queue_seconds(header, time.time())
@@ -185,34 +190,37 @@ def _slot(store: Store, meter: wsgi.Middleware) -> Call:
     measured.flight, measured.sent = 0, len(BODY)
 
     def count() -> None:
-        measured._count(store, meter.places(LABELS), failed=False)
+        measured._count(store, meter.kind(LABELS))
 
     return count
 
 
 def _line(meter: wsgi.Middleware) -> dict[str, Call]:
-    """Split the log line: what `emit` does with the fields, its encoding, its writing, and its counting."""
+    """Split the log line: its text, its writing, and its counting."""
     measured = wsgi.WSGIRequest(meter, ENVIRON.copy(), "/todos")
-    measured.status, measured.sent = 200, len(BODY)
-    kept: dict[str, Any] = {}
+    measured.route, measured.status, measured.sent = "/todos", 200, len(BODY)
+    line = meter.kind(LABELS).line
+    kept = [b""]
 
-    def finish(level: str, line: dict[str, Any]) -> None:  # noqa: ARG001 - as the original
-        kept["line"] = line
+    def keep(level: str, data: bytes) -> None:
+        kept[0] = data
 
-    def fields() -> None:
-        before, events._finish = events._finish, finish
-        measured._log("/todos", "http", "", False, 0.0007, 0.0002)
-        events._finish = before
+    def text() -> None:
+        before, events.put = events.put, keep
+        line.write(measured, 0.0007, None)
+        events.put = before
 
-    fields()
-    line = kept["line"]
+    def annotated() -> None:
+        measured.fields = {"todo_id": 7}
+        request_lines.write(measured, "http", "", 0.0007, None)
+
+    text()
     recorder = meter.store.child(catalogue.LOG_MESSAGES, "info")
-    data = lines.encode(line, logs.output.longest)
     return {
-        "log line: fields": fields,
-        "log line: JSON": lambda: lines.encode(line, logs.output.longest),
-        "log line: write": lambda: logs.output.write(data),
+        "log line: text": text,
+        "log line: write": lambda: logs.output.write(kept[0]),
         "log line: count": recorder.inc,
+        "log line, annotated": annotated,
     }
 
 
@@ -258,7 +266,7 @@ def run(settings: Settings) -> dict[str, Any]:
 
 def rest(parts: dict[str, float]) -> float:
     """Return what the whole request takes beyond its measured parts: the middleware itself."""
-    apart = ("queue time", "request", *SPAN_PARTS)
+    apart = ("queue time", "log line, annotated", "request", *SPAN_PARTS)
     return parts["request"] - sum(value for name, value in parts.items() if name not in apart)
 
 

@@ -135,7 +135,6 @@ class Middleware(Meter):
             request.writer.on_body_write = None  # it holds the request in turn: no cycle for the collector
             request.pop(_KEY, None)
             measured.finish()
-            measured.trace.step_out()
             if around is not None or measured.error is None:  # else what aiohttp logs of it has the request's ids
                 context.current.set(around)
 

@@ -57,12 +57,13 @@ def _environ(scope: Scope) -> dict[str, Any]:
 class ASGIRequest(Request):
     """One request as ASGI has it, and the `receive` and `send` that its application is given."""
 
-    __slots__ = ("gone", "mounted", "routes", "scope", "server_receive", "server_send", "started")
+    __slots__ = ("declared", "gone", "mounted", "routes", "scope", "server_receive", "server_send", "started")
 
     def __init__(self, middleware: Middleware, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(middleware, _environ(scope), scope["path"], id(asyncio.current_task()))
         self.scope, self.server_receive, self.server_send = scope, receive, send
         self.started = self.gone = False
+        self.declared = 0
         self.routes = middleware.routes
         self.mounted = ""  # the route within a WSGI app that the ASGI app mounts
 
@@ -194,7 +195,6 @@ class Middleware(Meter):
             raise
         finally:
             request.end()
-            request.trace.step_out()
             if around is not None or request.error is None:  # else what the server logs of it has the request's ids
                 context.current.set(around)
             scope.pop(KEY, None)  # it holds the scope in turn: no cycle for the collector

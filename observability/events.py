@@ -30,39 +30,41 @@ _MOST_FRAMES = 50
 output = Output()
 encode: Callable[[dict[str, Any], int], bytes] = lines.encode  # the form: a line's fields, and its most bytes
 threshold = logging.INFO
-_process: dict[str, Any] = {"process.pid": os.getpid()}
+process: dict[str, Any] = {"process.pid": os.getpid()}
 _second = (0, "")
 _written: dict[str, Any] = {}  # the recorder of each level
 
 
 def bind_process(**fields: Any) -> None:
     """Add fields to every line of this process from now on, such as `worker`."""
-    global _process
-    _process = _process | fields
+    global process
+    process = process | fields
 
 
 def _after_fork() -> None:
-    global _process
-    _process = {key: value for key, value in _process.items() if key != "worker"} | {"process.pid": os.getpid()}
+    global process
+    process = {key: value for key, value in process.items() if key != "worker"} | {"process.pid": os.getpid()}
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _timestamp() -> str:
+def timestamp() -> str:
     """Return the time as RFC 3339 has it; the text up to the second is made once a second."""
     global _second
-    seconds, micros = divmod(time.time_ns() // 1000, 1_000_000)
-    known, text = _second
-    if known != seconds:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        _second = (seconds, text)
-    return f"{text}.{micros:06d}Z"
+    begun, text = _second
+    now = time.time_ns()
+    if not 0 <= now - begun < 1_000_000_000:
+        begun = now - now % 1_000_000_000
+        text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(begun // 1_000_000_000))
+        _second = (begun, text)
+    return f"{text}{str((now - begun) // 1000 + 1_000_000)[1:]}Z"
 
 
-def _begin(level: str, body: str, request: context.RequestContext | None) -> dict[str, Any]:
+def begin(level: str, body: str, request: context.RequestContext | None) -> dict[str, Any]:
+    """Begin a line: what every line has."""
     text, number = SEVERITIES[level]
-    line = {"timestamp": _timestamp(), "severity_text": text, "severity_number": number, "body": body, **_process}
+    line = {"timestamp": timestamp(), "severity_text": text, "severity_number": number, "body": body, **process}
     if request is not None:
         line["trace_id"] = request.trace_id
         if request.span_id:  # of a request that another process speaks of, only the trace is known
@@ -71,8 +73,9 @@ def _begin(level: str, body: str, request: context.RequestContext | None) -> dic
     return line
 
 
-def _finish(level: str, line: dict[str, Any]) -> None:
-    if output.write(encode(line, output.longest)):
+def put(level: str, data: bytes) -> None:
+    """Write an encoded line, and count it."""
+    if output.write(data):
         recorder = _written.get(level)
         if recorder is None:
             recorder = _written[level] = store.child(catalogue.LOG_MESSAGES, level)
@@ -106,10 +109,10 @@ def emit(
     if NUMBERS[level] < threshold:
         return
     try:
-        line = _begin(level, body or event_name, request or context.current.get())
+        line = begin(level, body or event_name, request or context.current.get())
         line["event.name"] = event_name
         lines.add(line, fields)
-        _finish(level, line)
+        put(level, encode(line, output.longest))
     except Exception:
         lost()
 
@@ -121,12 +124,12 @@ def write(level: str, logger: str, body: object, fields: Mapping[str, Any], exc_
         exc_info: as the standard library takes it: an exception, a tuple, or true for the one that is handled now.
     """
     try:
-        line = _begin(level, redact.shown(body), context.current.get())
+        line = begin(level, redact.shown(body), context.current.get())
         line["logger"] = redact.text(logger, 256)
         if exc_info:
             _add_exception(line, exc_info)
         lines.add(line, fields)
-        _finish(level, line)
+        put(level, encode(line, output.longest))
     except Exception:
         lost()
 

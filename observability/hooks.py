@@ -315,3 +315,7 @@ def _write_end(server: Any) -> None:
         return
     reason = sys.exc_info()[1]  # StopIteration, or gunicorn's HaltServer
     previous.note(str(getattr(reason, "reason", "") or ""), int(getattr(reason, "exit_status", 0)))
+
+
+def pre_request(_worker: Any, _request: Any) -> None:
+    """Do nothing: gunicorn's own hook hands a debug line of each request to the log, which drops it."""

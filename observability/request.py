@@ -10,9 +10,10 @@ import asyncio
 import bisect
 import sys
 import time
+from math import inf
 from typing import Any
 
-from observability import catalogue, context, layout, logs, runtime, traces
+from observability import catalogue, layout, request_lines, runtime, traces
 from observability.queue_time import queue_seconds
 from observability.store import STORE, HistogramRecorder, Store
 
@@ -21,25 +22,43 @@ KEY = "observability.request"  # marks what a server hands to the app: this requ
 LONGEST_LENGTH = 15  # digits of a Content-Length that is believed
 # nginx's status for a client that left before there was a response; no server sends it
 CLIENT_CLOSED_REQUEST = 499
+# A scrape takes one exemplar a bucket, and comes every few seconds: more would be written for nobody.
+_EXEMPLAR_SECONDS = 1.0
 _SCHEMES = frozenset({"http", "https"})
 _BOUNDS = catalogue.DURATION_BUCKETS
 _SIZES = catalogue.SIZE_BUCKETS
 
 
-class Places:
-    """Where one (method, route, status, scheme, error) is counted in the slot's values."""
+class Kind:
+    """What all requests of one (method, route, status, scheme, error) share.
 
-    __slots__ = ("duration", "labels", "request_size", "response_size")
+    Args:
+        store: where the numbers go.
+        labels: these five.
+    """
 
-    def __init__(self, store: Store, labels: tuple[str, str, str, str, str]) -> None:
+    __slots__ = ("_shown", "_store", "duration", "line", "request_size", "response_size")
+
+    def __init__(self, store: Store, labels: tuple[str, str, int, str, str]) -> None:
         def places(metric: catalogue.Metric, *values: str) -> list[int]:
             recorder: HistogramRecorder = store.child(metric, *values)
             return recorder.bind()
 
-        self.labels = labels
-        self.duration = places(catalogue.REQUEST_DURATION, *labels)
-        self.request_size = places(catalogue.REQUEST_BODY_SIZE, *labels[:2])
-        self.response_size = places(catalogue.RESPONSE_BODY_SIZE, *labels[:2])
+        method, route, status, scheme, error_type = labels
+        self.duration = places(catalogue.REQUEST_DURATION, method, route, str(status), scheme, error_type)
+        self.request_size = places(catalogue.REQUEST_BODY_SIZE, method, route)
+        self.response_size = places(catalogue.RESPONSE_BODY_SIZE, method, route)
+        self._store = store
+        self._shown: dict[int, float] = {}
+        self.line = request_lines.Line(scheme, error_type, bool(route) and not error_type and method != "_OTHER")
+
+    def show(self, request: Request, bucket: int, duration: float) -> None:
+        """Make a request the exemplar of its bucket, if the one before is old enough."""
+        now = request.start + duration
+        if now - self._shown.get(bucket, -inf) >= _EXEMPLAR_SECONDS:
+            self._shown[bucket] = now
+            ids = {"trace_id": request.trace_id, "span_id": request.span_id}
+            self._store.exemplar(bucket, ids, duration)
 
 
 class Meter:
@@ -53,22 +72,22 @@ class Meter:
         self.store = store
         self.epoch: object = None
         self.owns_thread = True
-        self._places: dict[tuple[str, str, str, str, str], Places] = {}
+        self._kinds: dict[tuple[str, str, int, str, str], Kind] = {}
 
     def settle(self) -> None:
         """Settle in this process: at the first request, and again after a fork, when the epoch is another one."""
         runtime.begin_process(self.store)
         self.epoch = self.store.epoch
-        self._places.clear()
+        self._kinds.clear()
         self.owns_thread = _owns_thread()
 
-    def places(self, labels: tuple[str, str, str, str, str]) -> Places:
-        """Return where a label set is counted; beyond the most label sets, the overflow's place."""
-        found = self._places.get(labels)
+    def kind(self, labels: tuple[str, str, int, str, str]) -> Kind:
+        """Return what requests of these labels share; beyond the most label sets, they count in the overflow's."""
+        found = self._kinds.get(labels)
         if found is None:
-            found = Places(self.store, labels)
-            if len(self._places) < self.store.max_label_sets:
-                self._places[labels] = found
+            found = Kind(self.store, labels)
+            if len(self._kinds) < self.store.max_label_sets:
+                self._kinds[labels] = found
         return found
 
 
@@ -86,7 +105,7 @@ def _owns_thread() -> bool:
         return True
 
 
-class Request(context.RequestContext):
+class Request(traces.TracedRequest):
     """One request, from the middleware's first line to the last byte of the body.
 
     Args:
@@ -98,51 +117,37 @@ class Request(context.RequestContext):
         ident: what runs it, as stacks name it; 0 for the present thread or greenlet.
     """
 
-    __slots__ = (
-        "complete",
-        "cpu_start",
-        "declared",
-        "environ",
-        "epoch",
-        "error",
-        "flight",
-        "in_flight",
-        "meter",
-        "method",
-        "path",
-        "queued",
-        "route",
-        "sent",
-        "start",
-        "status",
-        "trace",
-    )
+    __slots__ = ("complete", "cpu_start", "epoch", "flight", "in_flight", "meter", "queued", "route", "sent")
 
     def __init__(self, meter: Meter, environ: dict[str, Any], path: str, ident: int = 0) -> None:
         self.meter, self.environ, self.path = meter, environ, path
         self.status = self.sent = 0
-        self.declared = 0
         self.route = ""
         self.complete = False
-        self.error: BaseException | None = None
+        self.error = None
+        self.fields = {}
         method = environ["REQUEST_METHOD"]
         self.method = method if method in METHODS else "_OTHER"
-        self.trace = trace = traces.begin(environ)
-        super().__init__(trace.trace_id, trace.span_id, trace.trace_flags)
+        traces.begin(self, environ)
         header = environ.get("HTTP_X_REQUEST_START")
         self.queued = queue_seconds(header, time.time()) if header else None
         self.cpu_start = time.thread_time() if meter.owns_thread else 0.0
         store = meter.store
-        self.start = time.monotonic()
-        self.epoch = store.epoch
-        self.flight = store.slot.flight.enter(self.method, path, self.trace_id, self.start, ident)
-        with store.lock:
+        self.epoch: object = store.epoch
+        self.start = start = time.monotonic()
+        self.flight = store.slot.flight.enter(self.method, path, self.trace_id, start, ident)
+        store.acquire()
+        try:
             cells = store.cells
-            cells[layout.SEQUENCE] += 1.0
-            cells[layout.ACTIVE] += 1.0
-            cells[layout.STARTS] += self.start
-            cells[layout.SEQUENCE] += 1.0
-            self.in_flight = int(cells[layout.ACTIVE])
+            sequence = cells[layout.SEQUENCE]
+            cells[layout.SEQUENCE] = sequence + 1.0
+            active = cells[layout.ACTIVE] + 1.0
+            cells[layout.ACTIVE] = active
+            cells[layout.STARTS] += start
+            cells[layout.SEQUENCE] = sequence + 2.0
+        finally:
+            store.release()
+        self.in_flight = int(active)
 
     def learn_route(self) -> None:
         """Take the route's template from the framework, where it tells; it stays empty where none matched."""
@@ -176,7 +181,6 @@ class Request(context.RequestContext):
             if self.epoch is meter.store.epoch:  # not counted: then at least not in flight for ever
                 with meter.store.lock:
                     self._leave(meter.store)
-            self.environ.pop(KEY, None)  # it holds the environ in turn: no cycle for the collector
 
     def abandon(self) -> None:
         """Leave the request unrecorded: it turned out to be none."""
@@ -186,46 +190,59 @@ class Request(context.RequestContext):
                 self._leave(meter.store)
 
     def _record(self, meter: Meter, cpu: float | None) -> None:
-        route, error_type = self.route, self.error_type()
-        failed = self.status >= 500 or self.error is not None
+        error_type = self.error_type()
         scheme = self.environ.get("wsgi.url_scheme", "")
         scheme = scheme if scheme in _SCHEMES else "_OTHER"
         store = meter.store
-        duration = time.monotonic() - self.start
-        if self.epoch is store.epoch:  # else this is a forked child: the request is its parent's
-            labels = (self.method, route, str(self.status), scheme, error_type)
-            duration, bucket = self._count(store, meter.places(labels), failed)
+        if self.epoch is store.epoch:
+            kind = meter.kind((self.method, self.route, self.status, scheme, error_type))
+            duration, bucket = self._count(store, kind)
             if self.queued is not None:
                 store.child(catalogue.REQUEST_QUEUE).observe(self.queued)
-            if self.trace.end(self, route, error_type, duration):
-                ids = {"trace_id": self.trace_id, "span_id": self.span_id}
-                store.exemplar(bucket, ids, duration)
-        self._log(route, scheme, error_type, failed, duration, cpu)
+            if traces.end(self, self.route, error_type, duration):
+                kind.show(self, bucket, duration)
+            kind.line.write(self, duration, cpu)
+        else:  # this is a forked child: the request is its parent's
+            request_lines.write(self, scheme, error_type, time.monotonic() - self.start, cpu)
 
-    def _count(self, store: Store, places: Places, failed: bool) -> tuple[float, int]:
+    def _count(self, store: Store, kind: Kind) -> tuple[float, int]:
         """Change all of the request's numbers between two steps of the sequence; return its duration and bucket."""
-        received = self.environ.get("CONTENT_LENGTH") or ""
-        size = float(received) if received.isdecimal() and len(received) <= LONGEST_LENGTH else 0.0
-        with store.lock:
+        received = self.environ.get("CONTENT_LENGTH")
+        sent = self.sent
+        sums, sizes = kind.duration, kind.response_size
+        size_bucket = sizes[1 + bisect.bisect_left(_SIZES, sent)]
+        store.acquire()
+        try:
             # Timed under the lock: a scrape has counted the request up to now, and may not find less in the end.
             duration = time.monotonic() - self.start
-            bucket = places.duration[1 + bisect.bisect_left(_BOUNDS, duration)]
+            bucket = sums[1 + bisect.bisect_left(_BOUNDS, duration)]
             cells = store.cells
-            cells[layout.SEQUENCE] += 1.0
-            self._leave(store)
+            sequence = cells[layout.SEQUENCE]
+            cells[layout.SEQUENCE] = sequence + 1.0
+            self.epoch = None
+            store.slot.flight.leave(self.flight)
+            cells[layout.ACTIVE] = active = cells[layout.ACTIVE] - 1.0
+            cells[layout.STARTS] = cells[layout.STARTS] - self.start if active else 0.0  # drops what rounding left
             cells[layout.REQUESTS] += 1.0
             cells[layout.BUSY] += duration
-            if failed:
+            if self.status >= 500 or self.error is not None:
                 cells[layout.ERRORS] += 1.0
-            cells[places.duration[0]] += duration
+            cells[sums[0]] += duration
             cells[bucket] += 1.0
-            cells[places.response_size[0]] += self.sent
-            cells[places.response_size[1 + bisect.bisect_left(_SIZES, self.sent)]] += 1.0
-            if size:
-                cells[places.request_size[0]] += size
-                cells[places.request_size[1 + bisect.bisect_left(_SIZES, size)]] += 1.0
-            cells[layout.SEQUENCE] += 1.0
+            cells[sizes[0]] += sent
+            cells[size_bucket] += 1.0
+            if received:
+                self._count_received(cells, kind, received)
+            cells[layout.SEQUENCE] = sequence + 2.0
+        finally:
+            store.release()
         return duration, bucket
+
+    def _count_received(self, cells: Any, kind: Kind, received: str) -> None:
+        size = float(received) if received.isdecimal() and len(received) <= LONGEST_LENGTH else 0.0
+        if size:
+            cells[kind.request_size[0]] += size
+            cells[kind.request_size[1 + bisect.bisect_left(_SIZES, size)]] += 1.0
 
     def _leave(self, store: Store) -> None:
         """Take the request out of those in flight, once."""
@@ -236,30 +253,3 @@ class Request(context.RequestContext):
         cells[layout.STARTS] -= self.start
         if not cells[layout.ACTIVE]:
             cells[layout.STARTS] = 0.0  # drops what rounding left
-
-    def _log(self, route: str, scheme: str, error_type: str, failed: bool, duration: float, cpu: float | None) -> None:
-        environ = self.environ
-        fields: dict[str, Any] = {
-            "http.request.method": self.method,
-            "url.path": self.path,
-            "http.route": route,
-            "http.response.status_code": self.status,
-            "duration_seconds": round(duration, 6),
-            "url.scheme": scheme,
-            "client.address": environ.get("REMOTE_ADDR", ""),
-            "user_agent.original": environ.get("HTTP_USER_AGENT", ""),
-            "http.response.body.size": self.sent,
-            "in_flight": self.in_flight,
-        }
-        if self.queued is not None:
-            fields["queue_seconds"] = round(self.queued, 6)
-        if cpu is not None:
-            fields["cpu_seconds"] = round(cpu, 6)
-        if error_type:
-            fields["error.type"] = error_type
-        if self.method == "_OTHER":
-            fields["http.request.method_original"] = environ["REQUEST_METHOD"]
-        if self.fields:
-            fields = {**self.fields, **fields}
-        body = f"{self.method} {route or self.path} {self.status}"
-        logs.emit("error" if failed else "info", "http.server.request", fields, self, body)

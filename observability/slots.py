@@ -137,6 +137,7 @@ class Slot:
     def close(self) -> None:
         """Let go of the slot; in a forked child, only of the child's copy."""
         self.values.release()
+        self.flight.close()
         self.memory.close()  # mmap keeps a duplicate of the descriptor, which would hold the lock on
         if self.fd >= 0:
             os.close(self.fd)

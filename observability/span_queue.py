@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from observability import catalogue, store
 from observability.otlp import Sender
+from observability.server_span import ServerSpan
 
 BATCH = 512
 INTERVAL = 5.0
@@ -53,8 +54,10 @@ class SpanQueue(SpanProcessor):
 
     def _reset(self) -> None:
         """Be new and empty: at first, and in a forked child, whose parent exports what waited then."""
-        self._waiting: deque[ReadableSpan] = deque()
-        self._in_hand: deque[Sequence[ReadableSpan]] = deque()  # the batch under way; who takes it out counts it
+        self._waiting: deque[ReadableSpan | ServerSpan] = deque()
+        self._in_hand: deque[Sequence[ReadableSpan | ServerSpan]] = (
+            deque()
+        )  # the batch under way; who takes it out counts it
         self._wake = threading.Lock()  # as a signal: its release never waits, not even in a signal handler
         self._wake.acquire()
         self._done = threading.Event()
@@ -75,7 +78,7 @@ class SpanQueue(SpanProcessor):
         if span.context is not None and span.context.trace_flags.sampled:
             self.put(span)
 
-    def put(self, span: ReadableSpan) -> bool:
+    def put(self, span: ReadableSpan | ServerSpan) -> bool:
         """Take a span, and return whether there was room."""
         if self._closed or len(self._waiting) >= self._size:
             _count("dropped", 1)
@@ -109,13 +112,13 @@ class SpanQueue(SpanProcessor):
 
     def _export_waiting(self) -> None:
         while self._waiting and not self._closed:
-            batch: list[ReadableSpan] = []
+            batch: list[ReadableSpan | ServerSpan] = []
             with contextlib.suppress(IndexError):
                 while len(batch) < BATCH:
                     batch.append(self._waiting.popleft())
             self._export(batch)
 
-    def _export(self, batch: Sequence[ReadableSpan]) -> None:
+    def _export(self, batch: Sequence[ReadableSpan | ServerSpan]) -> None:
         self._in_hand.append(batch)
         taken = self._sender.send(batch) if self._sender else 0
         with contextlib.suppress(IndexError):  # stop() gave it up, and has counted it

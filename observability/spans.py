@@ -1,33 +1,29 @@
 """The OpenTelemetry side of tracing; imported only where a receiver is set."""
 
 import random
-from collections.abc import Mapping
+import threading
+import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.context.context import _RuntimeContext
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import Span, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
-from opentelemetry.trace.status import Status, StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
 
-from observability import events, redact, traceparent
+from observability import catalogue, store
+from observability.context import current
 from observability.otlp import Sender
+from observability.server_span import LONGEST_TRACE, SAMPLED, SCOPE, UNSAMPLED, ServerSpan, state_of
 from observability.settings import Settings
 from observability.span_queue import SpanQueue
+from observability.traces import TracedRequest
 
-if TYPE_CHECKING:
-    from observability.traces import FinishedRequest, RequestTrace
-
-_UNSAMPLED = TraceFlags(TraceFlags.DEFAULT)
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_NO_STATE = TraceState()
-_SCOPE = InstrumentationScope("observability")
-_LONGEST_TEXT = 1024
-_LONGEST_TRACE = 16 * 1024
+_EMPTY = Context()
 
 # The ids of the server span that is being started: the request had them before.
 _given: ContextVar[tuple[int, int] | None] = ContextVar("observability.given_ids", default=None)
@@ -43,8 +39,53 @@ class _Ids(IdGenerator):
         return given[1] if given else random.getrandbits(64) or 1
 
 
+class Contexts(_RuntimeContext):
+    """OpenTelemetry's context of a thread, a greenlet, or a task: within a request, one with the request's span in it.
+
+    That one is made when somebody asks: a request that calls nothing with spans of its own costs nothing here. What is
+    attached within the request is kept as it is.
+    """
+
+    def __init__(self) -> None:
+        self._attached: ContextVar[tuple[Context, object] | None] = ContextVar("observability.attached", default=None)
+        self._lock = threading.Lock()
+
+    def attach(self, context: Context) -> Any:
+        """Make a context the current one."""
+        return self._attached.set((context, current.get()))
+
+    def detach(self, token: Any) -> None:
+        """Go back to the context before."""
+        self._attached.reset(token)
+
+    def get_current(self) -> Context:
+        """Return the current context."""
+        attached, request = self._attached.get(), current.get()
+        around = attached[0] if attached is not None else _EMPTY
+        if not isinstance(request, TracedRequest) or request.tracing is None:
+            return around
+        if attached is not None and attached[1] is request:
+            return around
+        return self._inside(request, request.tracing, around)
+
+    def _inside(self, request: TracedRequest, tracing: "Tracing", around: Context) -> Context:
+        try:
+            with self._lock:  # threads may share the request
+                if request.span is None:
+                    request.span = tracing.span_of(request)
+                    request.inside = trace.set_span_in_context(request.span, around)
+            return request.inside
+        except Exception:
+            store.child(catalogue.HOOK_FAILURES, "trace").inc()
+            return around
+
+
+# Before anything is attached; OpenTelemetry's own way, by entry points, is only for installed packages.
+context._RUNTIME_CONTEXT = Contexts()
+
+
 class Tracing:
-    """Tracing of this process: its provider, its queue, and what happens to one request.
+    """Tracing of this process: its provider, its queue, and the server spans.
 
     Args:
         settings: the receiver, sampling, and bounds.
@@ -53,119 +94,55 @@ class Tracing:
 
     def __init__(self, settings: Settings, instance_id: str) -> None:
         sampler = TraceIdRatioBased(settings.sample_ratio)
-        self.bound = sampler.bound
-        self._slow = settings.slow_seconds
+        # What the lower half of a sampled trace id's digits comes before; "g" is after all of them.
+        self.bound = f"{sampler.bound:016x}" if sampler.bound < 2**64 else "g"
+        self.slow = settings.slow_seconds
         self._queue = SpanQueue(lambda: Sender(settings), settings.span_queue)
         provider = TracerProvider(
             sampler=ParentBased(sampler),
             resource=Resource.create(_resource_attributes(settings, instance_id)),
             shutdown_on_exit=False,
             id_generator=_Ids(),
-            span_limits=SpanLimits(max_attribute_length=_LONGEST_TRACE),
+            span_limits=SpanLimits(max_attribute_length=LONGEST_TRACE),
         )
         provider.add_span_processor(self._queue)
         trace.set_tracer_provider(provider)
         self._provider = provider
-        self._tracer = provider.get_tracer(_SCOPE.name)
+        self._tracer = provider.get_tracer(SCOPE.name)
         self.stop = self._queue.stop
 
-    def enter(self, request: "RequestTrace", environ: Mapping[str, Any]) -> None:
-        """Make the request's span the current one: a recording one if it is sampled."""
-        if request.sampled:
-            span = self._recording_span(request, environ)
-        else:
-            state = _state(environ) if request.parent_id else _NO_STATE
-            ids = int(request.trace_id, 16), int(request.span_id, 16)
-            span = NonRecordingSpan(SpanContext(ids[0], ids[1], False, _UNSAMPLED, state))
-        request.span = span
-        request.before = context.get_current()
-        request.inside = trace.set_span_in_context(span)
-        context.attach(request.inside)
-
-    def _recording_span(self, request: "RequestTrace", environ: Mapping[str, Any]) -> trace.Span:
+    def span_of(self, request: TracedRequest) -> trace.Span:
+        """Make a request's span, for what runs in it: a recording one if it is sampled."""
         ids = int(request.trace_id, 16), int(request.span_id, 16)
-        around = context.Context()
+        state = state_of(request.environ.get("HTTP_TRACESTATE") if request.parent_id else None)
+        if not request.sampled:
+            return NonRecordingSpan(SpanContext(ids[0], ids[1], False, UNSAMPLED, state))
+        around = Context()
         if request.parent_id:
-            parent = SpanContext(ids[0], int(request.parent_id, 16), True, _SAMPLED, _state(environ))
+            parent = SpanContext(ids[0], int(request.parent_id, 16), True, SAMPLED, state)
             around = trace.set_span_in_context(NonRecordingSpan(parent), around)
+        begun = time.time_ns() - int((time.monotonic() - request.start) * 1e9)
         before = _given.get()
         _given.set(ids)
         try:
-            return self._tracer.start_span(
-                environ["REQUEST_METHOD"], around, SpanKind.SERVER, start_time=request.start_ns
-            )
+            return self._tracer.start_span(request.method, around, SpanKind.SERVER, start_time=begun)
         finally:
             _given.set(before)
 
-    def leave(
-        self, request: "RequestTrace", finished: "FinishedRequest", route: str, error_type: str, seconds: float
-    ) -> bool:
-        """End the request's span, and return whether it goes to the receiver."""
-        self.step_out(request)
-        failed = finished.status >= 500 or finished.error is not None
-        if request.sampled:
-            self._end(request, finished, route, error_type, seconds, failed)
-            return True
-        if failed or seconds >= self._slow:
-            return self._keep(request, finished, route, error_type, seconds, failed)
-        return False
-
-    def step_out(self, request: "RequestTrace") -> None:
-        """Give back the context that was before the request, if this is the one that it was entered in."""
-        # No token: a body may be closed in another context than it was begun in, where one is refused.
-        if context.get_current() is request.inside:
-            context.attach(request.before)
-
-    def _end(
-        self,
-        request: "RequestTrace",
-        finished: "FinishedRequest",
-        route: str,
-        error_type: str,
-        seconds: float,
-        failed: bool,
-    ) -> None:
-        span: trace.Span = request.span
-        end_ns = request.start_ns + int(seconds * 1e9)
-        span.update_name(_name(finished, route))
-        span.set_attributes(_attributes(finished, route, error_type))
-        if failed:
-            span.set_status(Status(StatusCode.ERROR))
-        if finished.error is not None:
-            span.add_event("exception", _exception_attributes(finished.error), end_ns)
-        span.end(end_ns)
-
-    def _keep(
-        self,
-        request: "RequestTrace",
-        finished: "FinishedRequest",
-        route: str,
-        error_type: str,
-        seconds: float,
-        failed: bool,
-    ) -> bool:
-        """Make the span of a request that was not sampled, but failed or was slow."""
-        own = request.span.get_span_context()
-        end_ns = request.start_ns + int(seconds * 1e9)
-        parent = None
-        if request.parent_id:
-            parent = SpanContext(own.trace_id, int(request.parent_id, 16), True, _UNSAMPLED, own.trace_state)
-        error = finished.error
-        return self._queue.put(
-            ReadableSpan(
-                name=_name(finished, route),
-                context=SpanContext(own.trace_id, own.span_id, False, _SAMPLED, own.trace_state),
-                parent=parent,
-                resource=self._provider.resource,
-                attributes=_attributes(finished, route, error_type),
-                events=[Event("exception", _exception_attributes(error), end_ns)] if error is not None else [],
-                kind=SpanKind.SERVER,
-                status=Status(StatusCode.ERROR if failed else StatusCode.UNSET),
-                start_time=request.start_ns,
-                end_time=end_ns,
-                instrumentation_scope=_SCOPE,
-            )
-        )
+    def end(self, request: TracedRequest, route: str, error_type: str, seconds: float) -> bool:
+        """End a request's span, and return whether it goes to the receiver."""
+        made = ServerSpan(request, self._provider.resource, route, error_type, seconds)
+        span = request.span
+        if not isinstance(span, Span):  # nobody has asked for it, or it is one that records nothing
+            return self._queue.put(made)
+        span.update_name(made.name)
+        span.set_attributes(dict(made.attributes))
+        span.set_status(made.status)
+        end_time = (span.start_time or made.start_time) + made.end_time - made.start_time
+        for event in made.events:
+            span.add_event(event.name, event.attributes, end_time)
+        span.end(end_time)
+        return True
 
 
 def _resource_attributes(settings: Settings, instance_id: str) -> dict[str, str]:
@@ -176,45 +153,3 @@ def _resource_attributes(settings: Settings, instance_id: str) -> dict[str, str]
         "service.instance.id": instance_id,
     }
     return {name: value for name, value in attributes.items() if value}
-
-
-def _state(environ: Mapping[str, Any]) -> TraceState:
-    header = environ.get("HTTP_TRACESTATE")
-    return TraceState(traceparent.parse_state(header)) if header else _NO_STATE
-
-
-def _name(finished: "FinishedRequest", route: str) -> str:
-    method = "HTTP" if finished.method == "_OTHER" else finished.method
-    return f"{method} {route}" if route else method
-
-
-def _attributes(finished: "FinishedRequest", route: str, error_type: str) -> dict[str, Any]:
-    """Return the stable HTTP attributes; the query is left out, since it may hold secrets.
-
-    So is server.address, which the client chooses.
-    """
-    environ = finished.environ
-    protocol = environ.get("SERVER_PROTOCOL", "").partition("/")[2]
-    attributes = {
-        "http.request.method": finished.method,
-        "http.request.method_original": environ["REQUEST_METHOD"] if finished.method == "_OTHER" else "",
-        "url.path": finished.path,
-        "url.scheme": environ.get("wsgi.url_scheme", ""),
-        "http.route": route,
-        "user_agent.original": environ.get("HTTP_USER_AGENT", ""),
-        "client.address": environ.get("REMOTE_ADDR", ""),
-        "network.protocol.version": protocol,
-        "error.type": error_type,
-    }
-    shown: dict[str, Any] = {key: redact.text(value, _LONGEST_TEXT) for key, value in attributes.items() if value}
-    if finished.status:
-        shown["http.response.status_code"] = finished.status
-    return shown
-
-
-def _exception_attributes(error: BaseException) -> dict[str, str]:
-    return {
-        "exception.type": events.type_name(error),
-        "exception.message": redact.shown(error)[:_LONGEST_TEXT],
-        "exception.stacktrace": events.stacktrace(error)[-_LONGEST_TRACE:],
-    }

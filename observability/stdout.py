@@ -97,26 +97,22 @@ class Output:
             line = b"\n" + line
         while True:
             try:
-                line = self._write_some(line)
+                if self._waits and not self._ready():
+                    raise BlockingIOError
+                written = os.write(self._target, line)
+                if written == len(line):
+                    self._blocked = self._torn = False
+                    return True
+                self._torn = True
+                line = line[written:]
             except BlockingIOError:
                 pass
             except OSError:
                 return False
-            if not line:
-                self._blocked = self._torn = False
-                return True
             deadline = deadline or time.monotonic() + PATIENCE
             if self._blocked or not self._pause(deadline):
                 self._blocked = True
                 return False
-
-    def _write_some(self, line: bytes) -> bytes:
-        """Write what is taken at once, and return the rest."""
-        if self._waits and not self._ready():
-            raise BlockingIOError
-        written = os.write(self._target, line)
-        self._torn = written < len(line)
-        return line[written:]
 
     def _ready(self) -> bool:
         poll = _native_poll()()

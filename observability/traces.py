@@ -1,17 +1,17 @@
 """The trace of a request: its ids, whether it is sampled, and its server span.
 
 Ids exist for the log even where no receiver is set; then nothing of OpenTelemetry is imported, and there is no thread.
-Where one is set, an unsampled request builds no span, but its ids are passed on to what the request calls, with the
-flag that says so; and if it fails or is slow, its server span is made afterwards.
+Where one is set, a request still builds no span: a server span is made when its request has ended, and only if the
+request is sampled, failed, or was slow. What the request calls gets its ids, and its span if it is sampled, as soon as
+somebody asks OpenTelemetry for the present context (spans.py).
 """
 
 import os
 import random
-import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from observability import traceparent
+from observability import context, traceparent
 from observability.libraries import instrument_libraries
 from observability.settings import Settings
 
@@ -21,111 +21,91 @@ if TYPE_CHECKING:
 
     from observability.spans import Tracing
 
-__all__ = ["FinishedRequest", "RequestTrace", "begin", "instrument_libraries", "start", "stop"]
+__all__ = ["TracedRequest", "begin", "end", "instrument_libraries", "start", "stop"]
 
-_LOW_64 = 2**64 - 1
 _tracing: "Tracing | None" = None
+_PAIRS = 64
+_ids: list[tuple[str, str]] = []  # of traces and spans to come
+os.register_at_fork(after_in_child=_ids.clear)  # a child's would be its siblings' too
 
 
-class FinishedRequest(Protocol):
-    """What a server span says of a request."""
-
-    environ: dict[str, Any]
-    method: str  # as the metrics have it: `_OTHER` for an unknown one
-    path: str
-    status: int
-    error: BaseException | None
-    trace_flags: str
-
-
-class RequestTrace:
-    """The place of one request in its trace.
-
-    Args:
-        trace_id: 32 hexadecimal digits.
-        span_id: 16 of them: the request's own span.
-        parent_id: the caller's span; empty where the trace begins here.
-        sampled: whether spans of it are recorded.
-        environ: the WSGI environ, or what stands for it.
-        tracing: this process's tracing; None where no receiver is set.
-    """
+class TracedRequest(context.RequestContext):
+    """A request as its trace sees it; what is set here is set by `begin`."""
 
     __slots__ = (
-        "before",
+        "environ",
+        "error",
         "inside",
-        "kept",
+        "method",
         "parent_id",
+        "path",
         "sampled",
         "span",
-        "span_id",
-        "start_ns",
-        "trace_id",
+        "start",
+        "status",
         "tracing",
     )
-    start_ns: int  # this, and what follows, only where a receiver is set
-    span: "Span"
-    before: "Context"  # OpenTelemetry's context around the request
-    inside: "Context"
+    environ: dict[str, Any]  # the WSGI environ, or what another protocol's middleware put under the same names
+    method: str  # as the metrics have it: `_OTHER` for an unknown one
+    path: str
+    start: float  # monotonic seconds
+    status: int
+    error: BaseException | None
 
-    def __init__(
-        self,
-        trace_id: str,
-        span_id: str,
-        parent_id: str,
-        sampled: bool,
-        environ: Mapping[str, Any],
-        tracing: "Tracing | None",
-    ) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.parent_id = parent_id
-        self.sampled = self.kept = sampled
-        self.tracing = tracing
-        if tracing is not None:
-            self.start_ns = time.time_ns()
-            tracing.enter(self, environ)
-
-    @property
-    def trace_flags(self) -> str:
-        """The flags as log lines and headers spell them."""
-        return "01" if self.kept else "00"
-
-    def end(self, request: FinishedRequest, route: str, error_type: str, seconds: float) -> bool:
-        """End the request's span, and return whether the receiver will get it.
-
-        Args:
-            request: what to say of the request; its flags are set where the trace is kept after all.
-            route: the route's template; empty where none matched.
-            error_type: what failed; empty where nothing did.
-            seconds: how long the request took.
-        """
-        if self.tracing is not None:
-            self.kept = self.tracing.leave(self, request, route, error_type, seconds)
-            request.trace_flags = self.trace_flags
-        return self.kept
-
-    def step_out(self) -> None:
-        """Take the span out of the context it was entered in, where the request may have ended in another."""
-        if self.tracing is not None:
-            self.tracing.step_out(self)
+    parent_id: str  # the caller's span; empty where the trace begins here
+    sampled: bool  # whether spans of it are recorded
+    tracing: "Tracing | None"  # None where no receiver is set, and from the request's end on
+    span: "Span | None"  # None until somebody asks for it
+    inside: "Context"  # OpenTelemetry's context with the span in it
 
 
-def begin(environ: Mapping[str, Any]) -> RequestTrace:
-    """Begin a request: join the caller's trace, or begin one.
-
-    Args:
-        environ: the WSGI environ, or what another protocol's middleware put under the same names.
-    """
-    tracing = _tracing
+def begin(request: TracedRequest, environ: Mapping[str, Any]) -> None:
+    """Begin a request: join the caller's trace, or begin one."""
+    tracing = request.tracing = _tracing
+    request.span = None
     header = environ.get("HTTP_TRACEPARENT")
     if header is not None and (parent := traceparent.parse(header)) is not None:
-        trace_id, parent_id, sampled = parent
-        span_id = f"{random.getrandbits(64) or 1:016x}"
-        return RequestTrace(trace_id, span_id, parent_id, sampled and tracing is not None, environ, tracing)
-    ids = random.getrandbits(192)
-    sampled = tracing is not None and (ids >> 64) & _LOW_64 < tracing.bound
-    digits = f"{ids:048x}"
-    return RequestTrace(digits[:32], digits[32:], "", sampled, environ, tracing)
+        request.trace_id, request.parent_id, sampled = parent
+        request.span_id = f"{random.getrandbits(64) or 1:016x}"
+        request.sampled = sampled and tracing is not None
+    else:
+        try:
+            request.trace_id, request.span_id = _ids.pop()
+        except IndexError:
+            request.trace_id, request.span_id = _more_ids()
+        request.parent_id = ""
+        # OpenTelemetry's rule, of the lower 64 bits; digits of one length compare as their numbers do.
+        request.sampled = tracing is not None and request.trace_id[16:] < tracing.bound
+    request.trace_flags = "01" if request.sampled else "00"
+
+
+def _more_ids() -> tuple[str, str]:
+    """Make many pairs of ids at once, which costs each a third, and return one."""
+    digits = random.getrandbits(_PAIRS * 192).to_bytes(_PAIRS * 24, "big").hex()
+    pairs = [(digits[at : at + 32], digits[at + 32 : at + 48]) for at in range(0, _PAIRS * 48, 48)]
+    _ids.extend(pairs[1:])
+    return pairs[0]
+
+
+def end(request: TracedRequest, route: str, error_type: str, seconds: float) -> bool:
+    """End the request's span, and return whether the receiver will get it; the trace flags say so from then on.
+
+    Args:
+        request: what the span says.
+        route: the route's template; empty where none matched.
+        error_type: what failed; empty where nothing did.
+        seconds: how long the request took.
+    """
+    tracing = request.tracing
+    if tracing is None:
+        return False
+    request.tracing = None
+    failed = request.status >= 500 or request.error is not None
+    if not request.sampled and not failed and seconds < tracing.slow:
+        return False
+    kept = tracing.end(request, route, error_type, seconds)
+    request.trace_flags = "01" if kept else "00"
+    return kept
 
 
 def start(settings: Settings, instance_id: str) -> None:

@@ -18,18 +18,51 @@ if TYPE_CHECKING:
     from flask import Flask
 
 
+_END: Any = object()
+_MOST_STATUSES = 256
+_codes: dict[str, int] = {}
+
+
+def _code(status: str) -> int:
+    """Return a status line's code."""
+    code = _codes.get(status)
+    if code is None:
+        code = int(status[:3]) if status[:3].isdecimal() else 500  # else the server refuses it
+        if len(_codes) < _MOST_STATUSES:
+            _codes[status] = code
+    return code
+
+
 class WSGIRequest(Request):
-    """One request as PEP 3333 has it."""
+    """One request as PEP 3333 has it, the `start_response` that its app is given, and the body that the server gets.
 
-    __slots__ = ()
+    The request is the current one only while the app's own code runs: a server that never closes a body would
+    otherwise leave it to whatever comes next.
+    """
 
-    def started(self, status: str, headers: list[tuple[str, str]]) -> None:
-        """Take what the start of the response tells."""
-        self.status = int(status[:3]) if status[:3].isdecimal() else 500  # else the server refuses it
-        self.learn_route()
-        for name, value in headers:
-            if len(name) == 14 and name.lower() == "content-length" and len(value) <= LONGEST_LENGTH:
-                self.declared = int(value) if value.isdecimal() else 0
+    __slots__ = ("body", "headers", "server_start", "server_write")
+    server_start: Callable[..., Callable[[bytes], object]]
+    body: Iterable[bytes]
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
+        """Pass on the start of the response, and take what it tells."""
+        if not isinstance(headers, list):  # against the specification, but servers take it: read it once
+            headers = list(headers)
+        try:
+            self.status, self.headers = _code(status), headers
+            self.learn_route()
+        except Exception as error:
+            runtime.failed("request", error)
+        start = self.server_start
+        self.server_write = start(status, headers) if exc_info is None else start(status, headers, exc_info)
+        return self.write
+
+    def write(self, data: bytes) -> object:
+        """Pass on a part of the body that does not come by iteration."""
+        self.sent += len(data)
+        return self.server_write(data)
 
     def learn_route(self) -> None:
         """Take the route's template while Flask still knows it; it stays empty where none matched.
@@ -40,64 +73,49 @@ class WSGIRequest(Request):
         if rule is not None:
             self.route = rule.rule
 
-
-def _decoded(path: str) -> str:
-    """Undo PEP 3333's latin-1 dress of the path's bytes."""
-    return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
-
-
-class Body:
-    """A response's body, measured to its end.
-
-    The request is the current one only while the app's own code runs: a server that never closes a body would
-    otherwise leave it to whatever comes next.
-    """
-
-    __slots__ = ("_close", "_iterator", "_request")
-
-    def __init__(self, request: Request, body: Iterable[bytes]) -> None:
-        self._request = request
-        self._close: Callable[[], None] | None = getattr(body, "close", None)
-        try:
-            self._iterator = iter(body)
-        except BaseException as error:  # it is none, and the server never gets to close it
-            request.raised(error)
-            self.close()
-            raise
-
     def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        token = context.current.set(self._request)
         try:
-            chunk = next(self._iterator)
-        except StopIteration:
-            self._request.complete = True
-            raise
+            chunks = iter(self.body)
         except BaseException as error:
-            self._request.raised(error)
+            self.raised(error)
             raise
-        finally:
-            context.current.reset(token)
-        if isinstance(chunk, bytes):
-            self._request.sent += len(chunk)
-        else:  # the server refuses it
-            self._request.raised(TypeError(f"the body yielded {type(chunk).__name__}, and not bytes"))
-        return chunk
+        current = context.current
+        while True:
+            token = current.set(self)
+            try:
+                chunk = next(chunks, _END)
+            except BaseException as error:
+                self.raised(error)
+                raise
+            finally:
+                current.reset(token)
+            if isinstance(chunk, bytes):
+                self.sent += len(chunk)
+            elif chunk is _END:
+                self.complete = True
+                return
+            else:  # the server refuses it
+                self.raised(TypeError(f"the body yielded {type(chunk).__name__}, and not bytes"))
+            yield chunk
 
     def close(self) -> None:
         """Close the body, and finish the request."""
-        token = context.current.set(self._request)
+        token = context.current.set(self)
         try:
-            if self._close is not None:
-                self._close()
+            close = getattr(self.body, "close", None)
+            if close is not None:
+                close()
         except BaseException as error:
-            self._request.error = error
+            self.error = error
             raise
         finally:
-            self._request.finish()
+            self.finish()
             context.current.reset(token)
+
+
+def _decoded(path: str) -> str:
+    """Undo PEP 3333's latin-1 dress of the path's bytes."""
+    return path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 class Middleware(Meter):
@@ -123,31 +141,16 @@ class Middleware(Meter):
         try:
             if self.epoch is not self.store.epoch:
                 self.settle()
-            request = environ[KEY] = WSGIRequest(self, environ, _decoded(environ.get("PATH_INFO", "")))
+            environ[KEY] = True
+            path = environ.get("PATH_INFO", "")
+            request = WSGIRequest(self, environ, path if path.isascii() else _decoded(path))
         except Exception as error:
             runtime.failed("request", error)
             return self.app(environ, start_response)
-        return self._run(request, environ, start_response)
-
-    def _run(self, request: WSGIRequest, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
-            if not isinstance(headers, list):  # against the specification, but servers take it: read it once
-                headers = list(headers)
-            try:
-                request.started(status, headers)
-            except Exception as error:
-                runtime.failed("request", error)
-            write = start_response(status, headers, *exc_info)
-
-            def counted(data: bytes) -> object:
-                request.sent += len(data)
-                return write(data)
-
-            return counted
-
+        request.server_start = start_response
         token = context.current.set(request)
         try:
-            body = self.app(environ, start)
+            body = request.body = self.app(environ, request.start_response)
         except BaseException as error:
             request.raised(error)
             request.route = request.route or self._matched(environ)
@@ -159,7 +162,7 @@ class Middleware(Meter):
         if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
             _watch_file(request, body)
             return body
-        return Body(request, body)
+        return request
 
     def _matched(self, environ: WSGIEnvironment) -> str:
         """Match the route anew where Flask had no time to tell it: gunicorn's timeout ends a request by SystemExit."""
@@ -188,9 +191,12 @@ def _telling_route(around: Any, environ: WSGIEnvironment, start_response: StartR
     return start
 
 
-def _watch_file(request: Request, body: Any) -> None:
+def _watch_file(request: WSGIRequest, body: Any) -> None:
     """Leave a file to the server's sendfile, and learn of its end by its close: of its size only what is declared."""
-    request.complete, request.sent = True, request.declared
+    request.complete = True
+    for name, value in request.headers:
+        if name.lower() == "content-length" and value.isdecimal() and len(value) <= LONGEST_LENGTH:
+            request.sent = int(value)
     inner = getattr(body, "close", None)
 
     def close() -> None:

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import ClientPayloadError, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from observability import layout, logs, runtime
+from observability import layout, runtime
 from observability.aiohttp_app import instrument
 from observability.store import Store
 
@@ -25,14 +25,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     yield made
     assert made.cells[layout.ACTIVE] == made.cells[layout.STARTS] == 0
     made.slot.close()
-
-
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[Line]:
-    """Collect the canonical lines."""
-    found: list[Line] = []
-    monkeypatch.setattr(logs, "emit", lambda _level, _name, fields, *_: found.append(fields))
-    return found
 
 
 async def answer(request: web.Request) -> Any:
@@ -191,8 +183,8 @@ def test_telemetry_that_fails_changes_no_answer(
             assert (answered.status, await answered.text()) == (201, "fine")
 
     if where == "begin":
-        monkeypatch.setattr("observability.traces.begin", lambda _environ: 1 / 0)
+        monkeypatch.setattr("observability.traces.begin", lambda *_: 1 / 0)
     else:
-        monkeypatch.setattr("observability.request.Meter.places", lambda *_: 1 / 0)
+        monkeypatch.setattr("observability.request.Meter.kind", lambda *_: 1 / 0)
     serve(store, act)
     assert failures == ["request"]

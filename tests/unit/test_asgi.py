@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Host, Mount, Route, Router
 
 import observability
-from observability import context, layout, logs, runtime
+from observability import context, layout, runtime
 from observability.asgi import Middleware
 from observability.page import Page
 from observability.routes import Routes
@@ -35,14 +35,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     made.claim()
     yield made
     made.slot.close()
-
-
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[Line]:
-    """Collect the canonical lines."""
-    found: list[Line] = []
-    monkeypatch.setattr(logs, "emit", lambda _level, _name, fields, *_: found.append(fields))
-    return found
 
 
 def scope(path: str = "/", **more: Any) -> dict[str, Any]:
@@ -316,9 +308,9 @@ def test_telemetry_that_fails_changes_no_answer(
     middleware = Middleware(plain, store)
     Client().get(middleware)
     if where == "begin":
-        monkeypatch.setattr("observability.traces.begin", lambda _environ: 1 / 0)
+        monkeypatch.setattr("observability.traces.begin", lambda *_: 1 / 0)
     elif where == "finish":
-        monkeypatch.setattr(middleware, "places", lambda _labels: 1 / 0)
+        monkeypatch.setattr(middleware, "kind", lambda _labels: 1 / 0)
     else:
         monkeypatch.setattr(middleware.routes, "template", lambda *_: 1 / 0)
     assert Client().get(middleware).bodies == [b"a", b"b"]

@@ -11,9 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,6 +22,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.trace.span import TraceState
 
 from observability import catalogue, store, traceparent, traces
+from observability.context import current
 from observability.settings import Settings
 from tests.otlp import Receiver
 
@@ -31,18 +30,11 @@ ROOT = Path(__file__).parents[2]
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
-@dataclass
-class Request:
-    """What the middleware knows of a request at its end."""
+class Request(traces.TracedRequest):
+    """A request as the middleware makes one; what it knows at its end, it knows here from the start."""
 
-    method: str = "GET"
-    path: str = "/todos/7"
-    status: int = 200
-    error: BaseException | None = None
-    trace_flags: str = "00"
-    environ: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self):
+    def __init__(self, environ=None, **about):
+        super().__init__("", "", "00")
         self.environ = {
             "REQUEST_METHOD": "GET",
             "SERVER_PROTOCOL": "HTTP/1.1",
@@ -50,7 +42,20 @@ class Request:
             "HTTP_USER_AGENT": "curl/8",
             "REMOTE_ADDR": "192.0.2.1",
             "QUERY_STRING": "token=hunter2",
-        } | self.environ
+        } | (environ or {})
+        self.start = time.monotonic()
+        for name, value in {"method": "GET", "path": "/todos/7", "status": 200, "error": None, **about}.items():
+            setattr(self, name, value)
+
+    def begin(self):
+        traces.begin(self, self.environ)
+        self.token = current.set(self)
+        return self
+
+    def end(self, route, error_type="", seconds=0.01):
+        kept = traces.end(self, route, error_type, seconds)
+        current.reset(self.token)
+        return kept
 
 
 def counted(outcome):
@@ -79,10 +84,8 @@ def tracing(receiver, monkeypatch):
 
 def one(route="/todos/<id>", error_type="", seconds=0.01, **about):
     """Run one request through the tracer."""
-    request = Request(**about)
-    begun = traces.begin(request.environ)
-    kept = begun.end(request, route, error_type, seconds)
-    return begun, request, kept
+    request = Request(**about).begin()
+    return request, request.end(route, error_type, seconds)
 
 
 class TestTraceparent:
@@ -123,7 +126,8 @@ class TestTraceparent:
     )
     def test_an_invalid_one_begins_a_new_trace(self, header):
         assert traceparent.parse(header) is None
-        begun = traces.begin({"HTTP_TRACEPARENT": header})
+        begun = Request({"HTTP_TRACEPARENT": header})
+        traces.begin(begun, begun.environ)
         assert begun.trace_id not in header or not header
         assert begun.parent_id == ""
 
@@ -174,7 +178,7 @@ class TestWithoutReceiver:
             int(each.trace_id + each.span_id, 16)
 
     def test_a_callers_trace_is_joined(self):
-        begun, _, kept = one(environ={"HTTP_TRACEPARENT": f"00-{TRACE}-{PARENT}-01"}, status=500)
+        begun, kept = one(environ={"HTTP_TRACEPARENT": f"00-{TRACE}-{PARENT}-01"}, status=500)
         assert (begun.trace_id, begun.parent_id, begun.trace_flags, kept) == (TRACE, PARENT, "00", False)
         assert begun.span_id != PARENT
 
@@ -185,7 +189,8 @@ class TestWithoutReceiver:
             from observability.settings import Settings
             traces.instrument_libraries(Settings()); traces.start(Settings(), "x")
             import sqlite3, urllib3, requests
-            traces.begin({"HTTP_TRACEPARENT": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"})
+            header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+            traces.begin(traces.TracedRequest("", "", ""), {"HTTP_TRACEPARENT": header})
             traces.stop(1)
             assert not [name for name in sys.modules if name.startswith("opentelemetry")]
             assert threading.active_count() == 1
@@ -195,7 +200,7 @@ class TestWithoutReceiver:
     def test_opentelemetrys_own_switch_turns_tracing_off(self, tracing, receiver, monkeypatch):
         monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
         tracing()
-        begun, _, kept = one(status=500)
+        begun, kept = one(status=500)
         assert (kept, begun.trace_flags) == (False, "00")
 
 
@@ -205,7 +210,7 @@ class TestSampling:
         sampler = TraceIdRatioBased(0.3)
         sampled = 0
         for _ in range(500):
-            begun, _, kept = one()
+            begun, kept = one()
             expected = sampler.should_sample(None, int(begun.trace_id, 16), "x").decision is Decision.RECORD_AND_SAMPLE
             assert begun.sampled == kept == expected
             sampled += kept
@@ -214,17 +219,17 @@ class TestSampling:
     @pytest.mark.parametrize(("ratio", "flags", "sampled"), [(0.0, "01", True), (1.0, "00", False)])
     def test_the_callers_choice_wins(self, tracing, ratio, flags, sampled):
         tracing(sample_ratio=ratio)
-        begun, request, kept = one(environ={"HTTP_TRACEPARENT": f"00-{TRACE}-{PARENT}-{flags}"})
-        assert (begun.trace_id, begun.sampled, kept, request.trace_flags) == (TRACE, sampled, sampled, flags)
+        begun, kept = one(environ={"HTTP_TRACEPARENT": f"00-{TRACE}-{PARENT}-{flags}"})
+        assert (begun.trace_id, begun.sampled, kept, begun.trace_flags) == (TRACE, sampled, sampled, flags)
 
     def test_unsampled_requests_send_nothing_and_pass_their_ids_on(self, tracing, receiver):
         tracing(sample_ratio=0.0)
         request = Request(environ={"HTTP_TRACEPARENT": f"00-{TRACE}-{PARENT}-00", "HTTP_TRACESTATE": "a=1,b=2"})
-        begun = traces.begin(request.environ)
+        begun = request.begin()
         current = trace.get_current_span()
         headers: dict[str, str] = {}
         propagate.inject(headers)
-        begun.end(request, "/", "", 0.01)
+        begun.end("/", "", 0.01)
         assert not current.is_recording()
         assert headers["traceparent"] == f"00-{TRACE}-{begun.span_id}-00"
         assert headers["tracestate"] == "a=1,b=2"
@@ -239,14 +244,14 @@ class TestServerSpan:
         tracing(service_name="shop", service_version="1.2", environment="staging")
         before = counted("exported")
         request = Request(environ={"HTTP_TRACEPARENT": f"00-{TRACE}-{PARENT}-01", "HTTP_TRACESTATE": "a=1"})
-        begun = traces.begin(request.environ)
+        begun = request.begin()
         inside = trace.get_current_span()
         inside.set_attribute("app.user", 7)
         assert (inside.get_span_context().trace_id, inside.get_span_context().span_id) == (
             int(begun.trace_id, 16),
             int(begun.span_id, 16),
         )
-        assert begun.end(request, "/todos/<id>", "", 0.25)
+        assert begun.end("/todos/<id>", "", 0.25)
         traces.stop(5)
         [span] = receiver.spans
         assert (span.name, span.kind, span.status) == ("GET /todos/<id>", "server", "unset")
@@ -294,11 +299,11 @@ class TestServerSpan:
             raise ConnectionError("postgresql://u:hunter2@db")
         except ConnectionError as caught:
             error = caught
-        begun, request, kept = one(status=500, error=error, error_type="ConnectionError")
+        begun, kept = one(status=500, error=error, error_type="ConnectionError")
         traces.stop(5)
         [span] = receiver.spans
         assert kept
-        assert (request.trace_flags, begun.trace_flags) == ("01", "01")
+        assert begun.trace_flags == "01"
         assert (span.trace_id, span.span_id, span.parent_id) == (begun.trace_id, begun.span_id, "")
         assert (span.name, span.kind, span.status) == ("GET /todos/<id>", "server", "error")
         assert span.attributes["error.type"] == "ConnectionError"
@@ -313,7 +318,7 @@ class TestServerSpan:
         tracing(sample_ratio=0.0, slow_seconds=0.5)
         one(seconds=0.49)
         caller = {"HTTP_TRACEPARENT": f"00-{TRACE}-{PARENT}-00", "HTTP_TRACESTATE": "a=1"}
-        begun, _, kept = one(seconds=0.5, environ=caller)
+        begun, kept = one(seconds=0.5, environ=caller)
         traces.stop(5)
         [span] = receiver.spans
         assert kept
@@ -325,21 +330,21 @@ class TestServerSpan:
         dropped = counted("dropped")
         for n in range(20):
             request = Request(path="/\ud800" + "x" * 100_000, environ={"HTTP_USER_AGENT": "\udfff\x00"})
-            begun = traces.begin(request.environ)
+            begun = request.begin()
             if n == 7:
-                trace.get_current_span().add_event("\ud800")  # the encoder refuses it
-            begun.end(request, "/", "", 0.01)
+                trace.get_current_span().add_event("\ud800")  # which has no UTF-8
+            begun.end("/", "", 0.01)
         traces.stop(5)
-        assert len(receiver.spans) == 19
-        assert counted("dropped") == dropped + 1
+        assert len(receiver.spans) == 20
+        assert counted("dropped") == dropped
         assert len(receiver.spans[0].attributes["url.path"]) < 2000
 
     def test_a_body_closed_in_another_context_leaves_no_complaint(self, tracing, receiver, caplog):
         tracing(sample_ratio=0.0)
         for _ in range(3):
             request = Request()
-            begun = contextvars.copy_context().run(traces.begin, request.environ)
-            thread = threading.Thread(target=begun.end, args=(request, "/", "", 0.01))
+            contextvars.copy_context().run(lambda request=request: (request.begin(), trace.get_current_span()))
+            thread = threading.Thread(target=traces.end, args=(request, "/", "", 0.01))
             thread.start()
             thread.join()
         assert [record.message for record in caplog.records] == []
@@ -438,10 +443,10 @@ class TestReceiverTrouble:
     def test_spans_that_end_after_the_end_are_counted(self, tracing, receiver):
         tracing()
         request = Request()
-        begun = traces.begin(request.environ)
+        begun = request.begin()
         before = self.before()
         traces.stop(1)
-        begun.end(request, "/", "", 0.01)
+        begun.end("/", "", 0.01)
         assert self.outcome(before) == (0, 1)
 
     def test_trouble_is_said_once_and_so_is_its_end(self, tracing, receiver, caplog):
@@ -488,14 +493,18 @@ PROGRAM = """
     from observability import logs, store, catalogue, traces
     from observability.settings import Settings, load
     store.STORE.claims_lazily = False  # counts begin at zero
-    class Request:
-        method, path, status, error, trace_flags = "GET", "/", 200, None, "00"
-        environ = {"REQUEST_METHOD": "GET"}
+    import time
+    from observability.context import current
     def request(work, **environ):
-        finished = Request(); finished.environ = {**Request.environ, **environ}
-        begun = traces.begin(finished.environ)
+        begun = traces.TracedRequest("", "", "")
+        begun.method, begun.path, begun.status, begun.error, begun.start = "GET", "/", 200, None, time.monotonic()
+        begun.environ = {"REQUEST_METHOD": "GET", **environ}
+        traces.begin(begun, begun.environ)
+        token = current.set(begun)
         try: work()
-        finally: begun.end(finished, "/work", "", 0.01)
+        finally:
+            traces.end(begun, "/work", "", 0.01)
+            current.reset(token)
         return begun
     def counted(outcome):
         child = store.child(catalogue.SPANS, outcome); child.inc(0)

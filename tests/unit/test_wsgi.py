@@ -11,7 +11,7 @@ import flask
 import pytest
 
 import observability
-from observability import context, layout, logs, runtime
+from observability import context, layout, runtime
 from observability.page import Page
 from observability.scrape import Scraper
 from observability.store import OVERFLOW, Store
@@ -29,14 +29,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     made.claim()
     yield made
     made.slot.close()
-
-
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Collect the canonical lines."""
-    found: list[dict[str, Any]] = []
-    monkeypatch.setattr(logs, "emit", lambda _level, _name, fields, *_: found.append(fields))
-    return found
 
 
 def environ(**more: str) -> dict[str, Any]:
@@ -192,9 +184,9 @@ def test_telemetry_that_fails_changes_no_answer(
     middleware = Middleware(plain, store)
     Answer(middleware)
     if where == "begin":
-        monkeypatch.setattr("observability.traces.begin", lambda _environ: 1 / 0)
+        monkeypatch.setattr("observability.traces.begin", lambda *_: 1 / 0)
     else:
-        monkeypatch.setattr(middleware, "places", lambda _labels: 1 / 0)
+        monkeypatch.setattr(middleware, "kind", lambda _labels: 1 / 0)
     answer = Answer(middleware)
     assert (answer.status, answer.body) == ("200 OK", b"ab")
     assert failures == ["request"]
