@@ -202,7 +202,7 @@ def _line(meter: wsgi.Middleware) -> dict[str, Call]:
     line = meter.kind(LABELS).line
     kept = [b""]
 
-    def keep(level: str, data: bytes) -> None:
+    def keep(level: str, data: bytes) -> None:  # noqa: ARG001 - as the original
         kept[0] = data
 
     def text() -> None:

@@ -6,6 +6,7 @@ boot with one line, before the first worker is forked.
 """
 
 import functools
+import gc
 import os
 import platform
 import sys
@@ -164,6 +165,10 @@ def when_ready(_server: Any) -> None:
     """Start the agent: listeners are open, and no worker is forked yet."""
     if _agent is not None:
         _agent.start()
+    # What is loaded by now stays: a worker's collector that went through it would write to all of it, and so unshare
+    # its memory from the master's.
+    gc.collect()
+    gc.freeze()
 
 
 @_never_raises

@@ -177,6 +177,18 @@ class TestWithoutReceiver:
             assert (len(each.trace_id), len(each.span_id), each.trace_flags) == (32, 16, "00")
             int(each.trace_id + each.span_id, 16)
 
+    def test_a_forked_child_has_ids_of_its_own(self):
+        one()
+        here, there = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(there, " ".join(one()[0].trace_id for _ in range(100)).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert not set(os.read(here, 65536).decode().split()) & {one()[0].trace_id for _ in range(100)}
+        os.close(here)
+        os.close(there)
+
     def test_a_callers_trace_is_joined(self):
         begun, kept = one(environ={"HTTP_TRACEPARENT": f"00-{TRACE}-{PARENT}-01"}, status=500)
         assert (begun.trace_id, begun.parent_id, begun.trace_flags, kept) == (TRACE, PARENT, "00", False)
