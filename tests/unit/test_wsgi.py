@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,11 +12,11 @@ import flask
 import pytest
 
 import observability
-from observability import context, layout, runtime
+from observability import context, exposition, layout, runtime
 from observability.page import Page
 from observability.scrape import Scraper
 from observability.store import OVERFLOW, Store
-from observability.wsgi import Middleware
+from observability.wsgi import Middleware, WSGIRequest
 
 DURATION = "http_server_request_duration_seconds"
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -432,3 +433,18 @@ def test_a_nonsense_status_and_length_are_no_failure_of_ours(store: Store, lines
 
     Answer(Middleware(app, store))
     assert [status for _, status, _, _ in requests(store)] == ["500"]
+
+
+def test_a_bucket_gets_one_exemplar_a_second_at_most(store: Store, tmp_path: Path) -> None:
+    kind = Middleware(plain, store).kind(("GET", "/", 200, "http", ""))
+    request = WSGIRequest(Middleware(plain, store), environ(), "/")
+    request.abandon()
+
+    def shown(at: float, trace: str) -> str:
+        request.start, request.trace_id = at, trace
+        kind.show(request, kind.duration[1], 0.001)
+        page = exposition.write(Scraper(tmp_path / "state").scrape(exemplars=True)[0], exposition.OPENMETRICS)
+        (found,) = re.findall(r'trace_id="(\w+)"', page.decode())
+        return str(found)
+
+    assert [shown(7.0, "aa"), shown(7.9, "bb"), shown(8.5, "cc"), shown(9.0, "dd")] == ["aa", "aa", "cc", "cc"]
