@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -223,7 +224,9 @@ def test_the_account_measures_each_part_that_it_lists(tmp_path):
     assert list(times) == list(account.PARTS)
     # the three kinds of whole requests, and the part that counts, three times each
     assert counted == 12
-    assert sum(line.get("event.name") == "http.server.request" for line in lines) == 3 * 3 + 3
+    assert (
+        sum(line.get("event.name") == "http.server.request" for line in lines) == 3 * 3 + 3 + 3
+    )  # and two parts that write
 
 
 def test_the_page_lists_the_parts_that_are_measured():
@@ -276,9 +279,10 @@ def test_a_curve_s_scale_covers_all_of_it():
 
 
 def test_a_process_s_cpu_time_grows():
-    before = cpu_seconds(os.getpid())
-    sum(range(200_000))
-    assert cpu_seconds(os.getpid()) > before
+    before, deadline = cpu_seconds(os.getpid()), time.monotonic() + 10
+    while cpu_seconds(os.getpid()) <= before:  # the kernel accounts for what runs at its own pace
+        assert time.monotonic() < deadline
+        sum(range(200_000))
     assert cpu_seconds(2**22 + 1) == 0.0
     assert 0 < free_port() < 65536
 
