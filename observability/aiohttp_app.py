@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from observability import context, runtime
+from observability import context, runtime, traces
 from observability.request import CLIENT_CLOSED_REQUEST, KEY, Meter, Request
 from observability.store import STORE, Store
 
@@ -95,6 +95,11 @@ class AiohttpRequest(Request):
         self.error = error
         if not self.request.writer.output_size:  # nothing is sent yet: aiohttp answers for the app
             self.status = 504 if isinstance(error, TimeoutError) else 500
+
+    def finish(self) -> None:
+        """Record the request, once, and leave its span: the app goes on after the last byte."""
+        super().finish()
+        traces.leave(self)
 
     def error_type(self) -> str:
         """Name what failed; empty for a request that did not."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from observability import context, logs, loops, runtime
+from observability import context, logs, loops, runtime, traces
 from observability.request import CLIENT_CLOSED_REQUEST, KEY, LONGEST_LENGTH, Meter, Request
 from observability.routes import Routes
 from observability.store import STORE, Store
@@ -129,6 +129,11 @@ class ASGIRequest(Request):
         if not self.complete and not self.gone and self.error is None:
             self.error = IncompleteResponse("the application returned before its response was complete")
         self.finish()
+
+    def finish(self) -> None:
+        """Record the request, once, and leave its span: the app goes on after the last byte."""
+        super().finish()
+        traces.leave(self)
 
     def error_type(self) -> str:
         """Name what failed; empty for a request that did not."""

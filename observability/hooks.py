@@ -7,6 +7,7 @@ boot with one line, before the first worker is forked.
 
 import functools
 import gc
+import logging
 import os
 import platform
 import sys
@@ -18,6 +19,7 @@ import gunicorn
 
 from observability import (
     catalogue,
+    events,
     flight,
     frameworks,
     gunicorn_log,
@@ -322,5 +324,7 @@ def _write_end(server: Any) -> None:
     previous.note(str(getattr(reason, "reason", "") or ""), int(getattr(reason, "exit_status", 0)))
 
 
-def pre_request(_worker: Any, _request: Any) -> None:
-    """Do nothing: gunicorn's own hook hands a debug line of each request to the log, which drops it."""
+def pre_request(worker: Any, request: Any) -> None:
+    """Log a request's begin at debug level, as gunicorn's own hook does, but at no cost above it."""
+    if events.threshold <= logging.DEBUG:
+        worker.log.debug("%s %s", request.method, request.path)

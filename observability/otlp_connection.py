@@ -175,8 +175,8 @@ def _proxy(url: SplitResult) -> SplitResult | None:
 
 def _to(url: SplitResult) -> http.client.HTTPConnection:
     if url.scheme == "https":
-        return _secure(url.hostname or "", url.port)
-    return http.client.HTTPConnection(url.hostname or "", url.port)
+        return _secure(url.hostname or "", url.port or 443)
+    return http.client.HTTPConnection(url.hostname or "", url.port or 80)
 
 
 def _secure(host: str, port: int | None) -> http.client.HTTPSConnection:

@@ -88,6 +88,8 @@ class Meter:
             found = Kind(self.store, labels)
             if len(self._kinds) < self.store.max_label_sets:
                 self._kinds[labels] = found
+            else:
+                found.line.plain = False  # a text that is thrown away is not worth making
         return found
 
 
@@ -136,8 +138,7 @@ class Request(traces.TracedRequest):
         self.epoch: object = store.epoch
         self.start = start = time.monotonic()
         self.flight = store.slot.flight.enter(self.method, path, self.trace_id, start, ident)
-        store.acquire()
-        try:
+        with store.lock:
             cells = store.cells
             sequence = cells[layout.SEQUENCE]
             cells[layout.SEQUENCE] = sequence + 1.0
@@ -145,8 +146,6 @@ class Request(traces.TracedRequest):
             cells[layout.ACTIVE] = active
             cells[layout.STARTS] += start
             cells[layout.SEQUENCE] = sequence + 2.0
-        finally:
-            store.release()
         self.in_flight = int(active)
 
     def learn_route(self) -> None:
@@ -181,6 +180,7 @@ class Request(traces.TracedRequest):
             if self.epoch is meter.store.epoch:  # not counted: then at least not in flight for ever
                 with meter.store.lock:
                     self._leave(meter.store)
+            self.environ.pop(KEY, None)
 
     def abandon(self) -> None:
         """Leave the request unrecorded: it turned out to be none."""
@@ -211,8 +211,7 @@ class Request(traces.TracedRequest):
         sent = self.sent
         sums, sizes = kind.duration, kind.response_size
         size_bucket = sizes[1 + bisect.bisect_left(_SIZES, sent)]
-        store.acquire()
-        try:
+        with store.lock:
             # Timed under the lock: a scrape has counted the request up to now, and may not find less in the end.
             duration = time.monotonic() - self.start
             bucket = sums[1 + bisect.bisect_left(_BOUNDS, duration)]
@@ -234,8 +233,6 @@ class Request(traces.TracedRequest):
             if received:
                 self._count_received(cells, kind, received)
             cells[layout.SEQUENCE] = sequence + 2.0
-        finally:
-            store.release()
         return duration, bucket
 
     def _count_received(self, cells: Any, kind: Kind, received: str) -> None:

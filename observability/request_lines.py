@@ -5,7 +5,6 @@ values that differ from request to request are put in later.
 """
 
 import logging
-import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -119,20 +118,23 @@ def _texts(request: "Request", scheme: str) -> list[str]:
     Args:
         request: one of that kind.
     """
-    stand_ins = {name: secrets.token_hex(16) for name in _DIFFER}
+    mark = secrets.token_hex(16)
+    stand_ins = {name: f"{mark}{number:02}" for number, name in enumerate(_DIFFER)}
     ids = context.RequestContext(stand_ins["trace_id"], stand_ins["span_id"], stand_ins["trace_flags"])
     line = events.begin("info", _body(request), ids)
     line["event.name"] = _NAME
     line["timestamp"] = stand_ins["timestamp"]
     lines.add(line, {name: stand_ins.get(name, value) for name, value in _about(request, scheme, 0.0).items()})
     text = lines.encode(line, stdout.LONGEST).decode().removesuffix("}\n")
-    for name in _UNQUOTED:
-        text = text.replace(f'"{stand_ins[name]}"', stand_ins[name])
-    return re.split("|".join(stand_ins.values()), text)
+    for name, stand_in in stand_ins.items():
+        text = text.replace(f'"{stand_in}"' if name in _UNQUOTED else stand_in, mark)
+    return text.split(mark)
 
 
-def quoted(value: str) -> str:
+def quoted(value: Any) -> str:
     """Return a text from a client as JSON has it in a line."""
+    if type(value) is not str:  # as some middleware may have left it
+        return lines.dumps(redact.plain(value)).decode()
     found = _quoted.get(value)
     if found is None:
         found = lines.dumps(redact.text(value)).decode()

@@ -1,7 +1,6 @@
 """The OpenTelemetry side of tracing; imported only where a receiver is set."""
 
 import random
-import threading
 import time
 from contextvars import ContextVar
 from typing import Any
@@ -48,7 +47,6 @@ class Contexts(_RuntimeContext):
 
     def __init__(self) -> None:
         self._attached: ContextVar[tuple[Context, object] | None] = ContextVar("observability.attached", default=None)
-        self._lock = threading.Lock()
 
     def attach(self, context: Context) -> Any:
         """Make a context the current one."""
@@ -66,22 +64,28 @@ class Contexts(_RuntimeContext):
             return around
         if attached is not None and attached[1] is request:
             return around
-        return self._inside(request, request.tracing, around)
-
-    def _inside(self, request: TracedRequest, tracing: "Tracing", around: Context) -> Context:
+        if _given.get() is not None:  # the span is just being made, and something that sees it begin asks for it
+            return around
         try:
-            with self._lock:  # threads may share the request
-                if request.span is None:
-                    request.span = tracing.span_of(request)
-                    request.inside = trace.set_span_in_context(request.span, around)
+            # No lock: it would be held over the code of others. Threads that ask at once make one each, of the same
+            # ids, and the last one stays.
+            if request.span is None:
+                span = request.tracing.span_of(request)
+                request.inside = trace.set_span_in_context(span, around)
+                request.span = span
             return request.inside
         except Exception:
             store.child(catalogue.HOOK_FAILURES, "trace").inc()
             return around
 
+    def leave(self) -> None:
+        """Leave the present request's span, here alone: what else runs in its context keeps it."""
+        attached = self._attached.get()
+        self._attached.set((attached[0] if attached is not None else _EMPTY, current.get()))
+
 
 # Before anything is attached; OpenTelemetry's own way, by entry points, is only for installed packages.
-context._RUNTIME_CONTEXT = Contexts()
+_contexts = context._RUNTIME_CONTEXT = Contexts()
 
 
 class Tracing:
@@ -110,13 +114,15 @@ class Tracing:
         self._provider = provider
         self._tracer = provider.get_tracer(SCOPE.name)
         self.stop = self._queue.stop
+        self.leave = _contexts.leave
 
     def span_of(self, request: TracedRequest) -> trace.Span:
         """Make a request's span, for what runs in it: a recording one if it is sampled."""
         ids = int(request.trace_id, 16), int(request.span_id, 16)
         state = state_of(request.environ.get("HTTP_TRACESTATE") if request.parent_id else None)
-        if not request.sampled:
-            return NonRecordingSpan(SpanContext(ids[0], ids[1], False, UNSAMPLED, state))
+        if not request.sampled or request.over:
+            flags = SAMPLED if request.trace_flags == "01" else UNSAMPLED
+            return NonRecordingSpan(SpanContext(ids[0], ids[1], False, flags, state))
         around = Context()
         if request.parent_id:
             parent = SpanContext(ids[0], int(request.parent_id, 16), True, SAMPLED, state)
@@ -133,6 +139,9 @@ class Tracing:
         """End a request's span, and return whether it goes to the receiver."""
         made = ServerSpan(request, self._provider.resource, route, error_type, seconds)
         span = request.span
+        if span is None and request.sampled and len(self._provider._active_span_processor._span_processors) > 1:
+            span = self.span_of(request)  # the app has added a processor, which is to see it
+        request.over = True
         if not isinstance(span, Span):  # nobody has asked for it, or it is one that records nothing
             return self._queue.put(made)
         span.update_name(made.name)

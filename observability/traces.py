@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from observability.spans import Tracing
 
-__all__ = ["TracedRequest", "begin", "end", "instrument_libraries", "start", "stop"]
+__all__ = ["TracedRequest", "begin", "end", "instrument_libraries", "leave", "start", "stop"]
 
 _tracing: "Tracing | None" = None
 _PAIRS = 64
@@ -37,6 +37,7 @@ class TracedRequest(context.RequestContext):
         "error",
         "inside",
         "method",
+        "over",
         "parent_id",
         "path",
         "sampled",
@@ -54,7 +55,8 @@ class TracedRequest(context.RequestContext):
 
     parent_id: str  # the caller's span; empty where the trace begins here
     sampled: bool  # whether spans of it are recorded
-    tracing: "Tracing | None"  # None where no receiver is set, and from the request's end on
+    tracing: "Tracing | None"  # None where no receiver is set
+    over: bool  # whether its span has ended
     span: "Span | None"  # None until somebody asks for it
     inside: "Context"  # OpenTelemetry's context with the span in it
 
@@ -63,6 +65,7 @@ def begin(request: TracedRequest, environ: Mapping[str, Any]) -> None:
     """Begin a request: join the caller's trace, or begin one."""
     tracing = request.tracing = _tracing
     request.span = None
+    request.over = False
     header = environ.get("HTTP_TRACEPARENT")
     if header is not None and (parent := traceparent.parse(header)) is not None:
         request.trace_id, request.parent_id, sampled = parent
@@ -99,13 +102,19 @@ def end(request: TracedRequest, route: str, error_type: str, seconds: float) -> 
     tracing = request.tracing
     if tracing is None:
         return False
-    request.tracing = None
     failed = request.status >= 500 or request.error is not None
     if not request.sampled and not failed and seconds < tracing.slow:
+        request.over = True
         return False
     kept = tracing.end(request, route, error_type, seconds)
     request.trace_flags = "01" if kept else "00"
     return kept
+
+
+def leave(request: TracedRequest) -> None:
+    """Leave a request's span where the request goes on being the current one after its end, as on an event loop."""
+    if request.tracing is not None:
+        request.tracing.leave()
 
 
 def start(settings: Settings, instance_id: str) -> None:

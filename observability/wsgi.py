@@ -51,7 +51,8 @@ class WSGIRequest(Request):
         if not isinstance(headers, list):  # against the specification, but servers take it: read it once
             headers = list(headers)
         try:
-            self.status, self.headers = _code(status), headers
+            self.headers = headers
+            self.status = _code(status)
             self.learn_route()
         except Exception as error:
             runtime.failed("request", error)
@@ -74,12 +75,15 @@ class WSGIRequest(Request):
             self.route = rule.rule
 
     def __iter__(self) -> Iterator[bytes]:
+        current = context.current
+        token = current.set(self)
         try:
             chunks = iter(self.body)
         except BaseException as error:
             self.raised(error)
             raise
-        current = context.current
+        finally:
+            current.reset(token)
         while True:
             token = current.set(self)
             try:
@@ -105,6 +109,7 @@ class WSGIRequest(Request):
             close = getattr(self.body, "close", None)
             if close is not None:
                 close()
+            self.body = ()  # it may hold the request in turn: no cycle for the collector
         except BaseException as error:
             self.error = error
             raise
@@ -147,10 +152,10 @@ class Middleware(Meter):
         except Exception as error:
             runtime.failed("request", error)
             return self.app(environ, start_response)
-        request.server_start = start_response
+        request.server_start, request.headers = start_response, []
         token = context.current.set(request)
         try:
-            body = request.body = self.app(environ, request.start_response)
+            body = self.app(environ, request.start_response)
         except BaseException as error:
             request.raised(error)
             request.route = request.route or self._matched(environ)
@@ -162,6 +167,7 @@ class Middleware(Meter):
         if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
             _watch_file(request, body)
             return body
+        request.body = body
         return request
 
     def _matched(self, environ: WSGIEnvironment) -> str:
@@ -194,9 +200,12 @@ def _telling_route(around: Any, environ: WSGIEnvironment, start_response: StartR
 def _watch_file(request: WSGIRequest, body: Any) -> None:
     """Leave a file to the server's sendfile, and learn of its end by its close: of its size only what is declared."""
     request.complete = True
-    for name, value in request.headers:
-        if name.lower() == "content-length" and value.isdecimal() and len(value) <= LONGEST_LENGTH:
-            request.sent = int(value)
+    try:
+        for name, value in request.headers:
+            if name.lower() == "content-length" and value.isdecimal() and len(value) <= LONGEST_LENGTH:
+                request.sent = int(value)
+    except Exception as error:
+        runtime.failed("request", error)
     inner = getattr(body, "close", None)
 
     def close() -> None:
