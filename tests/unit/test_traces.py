@@ -653,6 +653,40 @@ class TestLibraries:
         assert receiver.requests >= 3
         assert [span.kind for span in receiver.spans] == ["server"] * 24
 
+    def test_what_outlives_its_request_stays_in_its_trace(self, receiver):
+        code = """
+            import contextvars
+            from opentelemetry import trace
+            traces.start(settings, "w1")
+            kept = []
+            begun = request(lambda: kept.append(contextvars.copy_context()))
+            with kept[0].run(trace.get_tracer("app").start_span, "later") as span:
+                assert span.parent.span_id == int(begun.span_id, 16)
+            assert not trace.get_current_span().get_span_context().is_valid
+            traces.stop(5)
+        """
+        program(code, receiver.endpoint)
+        server, [child] = self.received(receiver)
+        assert (child.name, child.trace_id, child.parent_id) == ("later", server.trace_id, server.span_id)
+
+    def test_a_processor_of_the_apps_sees_every_sampled_request_and_may_ask_for_its_span(self, receiver):
+        code = """
+            from opentelemetry import trace
+            from opentelemetry.sdk.trace import SpanProcessor
+            seen = []
+            class Mine(SpanProcessor):
+                def on_start(self, span, parent_context=None): trace.get_current_span()
+                def on_end(self, span): seen.append(span.name)
+            traces.start(settings, "w1")
+            trace.get_tracer_provider().add_span_processor(Mine())
+            request(lambda: None)
+            request(trace.get_current_span)
+            assert seen == ["GET /work"] * 2, seen
+            traces.stop(5)
+        """
+        program(code, receiver.endpoint)
+        assert [span.name for span in receiver.spans] == ["GET /work"] * 2
+
     def test_the_apps_own_spans_are_children(self, receiver):
         code = """
             from opentelemetry import trace

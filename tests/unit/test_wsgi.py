@@ -1,9 +1,11 @@
 """The middleware around any WSGI application: nothing it does may change an answer."""
 
 import contextlib
+import gc
 import os
 import re
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -448,3 +450,55 @@ def test_a_bucket_gets_one_exemplar_a_second_at_most(store: Store, tmp_path: Pat
         return str(found)
 
     assert [shown(7.0, "aa"), shown(7.9, "bb"), shown(8.5, "cc"), shown(9.0, "dd")] == ["aa", "aa", "cc", "cc"]
+
+
+def test_a_request_is_freed_as_it_ends_and_a_file_without_a_start_is_none_that_runs_for_ever(
+    store: Store, lines: list[dict[str, Any]]
+) -> None:
+    class File:
+        """As gunicorn's: its close is the file's own."""
+
+        def __init__(self) -> None:
+            self.close = list[int]().clear
+
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"x"])
+
+    class Keeping:
+        """As PEP 3333 shows an application class: it keeps what it is given."""
+
+        def __init__(self, _environ: dict[str, Any], start_response: Callable[..., Any]) -> None:
+            self.start = start_response
+
+        def __iter__(self) -> Iterator[bytes]:
+            self.start("200 OK", [])
+            yield b"x"
+
+    seen: list[weakref.ref[Any]] = []
+
+    def noting(app: Any) -> Any:
+        def noted(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+            seen.append(weakref.ref(context.current.get()))  # type: ignore[arg-type]
+            return app(environ, start_response)
+
+        return noted
+
+    gc.disable()
+    try:
+        Answer(Middleware(noting(Keeping), store))
+        Answer(Middleware(noting(lambda *_: File()), store), **{"wsgi.file_wrapper": File})  # type: ignore[arg-type]
+        assert [each() for each in seen] == [None, None]
+    finally:
+        gc.enable()
+    assert store.cells[layout.ACTIVE] == 0
+
+
+@pytest.mark.parametrize(("client", "shown"), [(None, None), (7, 7), ("x" * 200, "x" * 200)])
+def test_a_client_that_is_no_text_costs_no_line(
+    store: Store, lines: list[dict[str, Any]], client: object, shown: object
+) -> None:
+    app = flask.Flask("app")
+    app.add_url_rule("/", view_func=lambda: "x")
+    observability.instrument(app)
+    Answer(app, REMOTE_ADDR=client)  # type: ignore[arg-type]
+    assert [line["client.address"] for line in lines] == [shown]
