@@ -25,7 +25,8 @@ FILE = re.compile(r"`((?:app|dashboards|docs|monitoring|observability|runbooks|s
 
 SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("",), "gauge": ("",)}
 OF_PROMETHEUS = {"job", "instance", "alertname"}
-OTHER_VARIABLES = {"ARGS", "F_OFD_SETLK", "NO_COLOR"}  # of `make test`; fcntl(2)'s; https://no-color.org
+# of `make test`; fcntl(2)'s; https://no-color.org; urllib.request.getproxies reads these
+OTHER_VARIABLES = {"ARGS", "F_OFD_SETLK", "NO_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ def known() -> Known:
             extra = {"le"} if suffix == "_bucket" else set()
             series[name + suffix] = set(re.findall(r"`(\w+)`", labels)) | extra
     settings = (ROOT / "docs/settings.md").read_text()
-    return Known(series, {name for name, _, _ in ROW.findall(settings)} | OTHER_VARIABLES)
+    connection = (ROOT / "observability/otlp_connection.py").read_text()
+    of_otlp = {f"OTEL_EXPORTER_OTLP_{name}" for name in re.findall(r'variable\("(\w+)"\)', connection)}
+    return Known(series, {name for name, _, _ in ROW.findall(settings)} | of_otlp | OTHER_VARIABLES)
 
 
 def unknown(text: str, exists: Known) -> Iterator[str]:
