@@ -23,7 +23,7 @@ from typing import Any
 from bench import maths, report
 from bench.peers import ROOT
 from bench.receiver import Receiver
-from observability import catalogue, events, logs, queue_time, request_lines, traces, wsgi
+from observability import catalogue, logs, queue_time, request_lines, traces, wsgi
 from observability.settings import Settings as Ours
 from observability.store import Store
 
@@ -200,25 +200,16 @@ def _line(meter: wsgi.Middleware) -> dict[str, Call]:
     measured = wsgi.WSGIRequest(meter, ENVIRON.copy(), "/todos")
     measured.route, measured.status, measured.sent = "/todos", 200, len(BODY)
     line = meter.kind(LABELS).line
-    kept = [b""]
-
-    def keep(level: str, data: bytes) -> None:  # noqa: ARG001 - as the original
-        kept[0] = data
-
-    def text() -> None:
-        before, events.put = events.put, keep
-        line.write(measured, 0.0007, None)
-        events.put = before
+    data = line.text(measured, 0.0007, None)
 
     def annotated() -> None:
         measured.fields = {"todo_id": 7}
         request_lines.write(measured, "http", "", 0.0007, None)
 
-    text()
     recorder = meter.store.child(catalogue.LOG_MESSAGES, "info")
     return {
-        "log line: text": text,
-        "log line: write": lambda: logs.output.write(kept[0]),
+        "log line: text": lambda: line.text(measured, 0.0007, None),
+        "log line: write": lambda: logs.output.write(data),
         "log line: count": recorder.inc,
         "log line, annotated": annotated,
     }

@@ -52,6 +52,14 @@ class Line:
             return
         if events.threshold > logging.INFO:
             return
+        data = self.text(request, duration, cpu)
+        if len(data) > events.output.longest:
+            write(request, self.scheme, self.error_type, duration, cpu)
+        else:
+            events.put("info", data)
+
+    def text(self, request: "Request", duration: float, cpu: float | None) -> bytes:
+        """Return a request's line, however long it is."""
         if self.process is not events.process:  # at first, and when the process has learnt more of itself
             self.texts, self.process = _texts(request, self.scheme), events.process
         environ = request.environ
@@ -67,11 +75,7 @@ class Line:
             line = f'{line},"queue_seconds":{request.queued:.6f}'
         if cpu is not None:
             line = f'{line},"cpu_seconds":{cpu:.6f}'
-        data = f"{line}}}\n".encode()
-        if len(data) > events.output.longest:
-            write(request, self.scheme, self.error_type, duration, cpu)
-        else:
-            events.put("info", data)
+        return f"{line}}}\n".encode()
 
 
 def write(request: "Request", scheme: str, error_type: str, duration: float, cpu: float | None) -> None:

@@ -372,11 +372,9 @@ class Opened:
 def ended(header: bytes) -> float:
     """Return when the owner was seen dead, in monotonic seconds; 0 while it lives.
 
-    A slot that is held and yet ended is being taken over: whoever asks whether its owner lives asks for the lock
-    first, and then reads the header.
+    A slot that is held and yet ended is being taken over: who asks for its owner looks at the lock before the header.
     """
-    seconds: float = layout.ENDED.unpack_from(header, layout.ENDED_AT)[0]
-    return seconds
+    return float(layout.ENDED.unpack_from(header, layout.ENDED_AT)[0])
 
 
 def read_note(header: bytes) -> dict[str, Any]:

@@ -208,3 +208,14 @@ def test_a_callers_trace_id_stands_in_the_line(server: Server) -> None:
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     server.get("/items/7", headers={"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"})
     assert last_line(server, "/items/7")["trace_id"] == trace_id
+
+
+@pytest.mark.parametrize(("level", "seen"), [("debug", ["GET /items/8"]), ("info", [])])
+def test_gunicorns_line_of_a_request_that_begins_is_one_at_debug_level(
+    serve: Callable[..., Server], level: str, seen: list[str]
+) -> None:
+    server = serve(OBSERVABILITY_LOG_LEVEL=level)
+    assert server.get("/items/8").status_code == 200
+    wait_until(lambda: any(line["url.path"] == "/items/8" for line in server.requests_logged()), what="the line")
+    said = [line["body"] for line in server.lines() if line.get("logger", "").startswith("gunicorn")]
+    assert [body for body in said if body == "GET /items/8"] == seen
