@@ -682,6 +682,8 @@ class TestLibraries:
             request(lambda: None)
             request(trace.get_current_span)
             assert seen == ["GET /work"] * 2, seen
+            failures = store.child(catalogue.HOOK_FAILURES, "trace"); failures.inc(0)
+            assert failures.store.cells[failures.places[0]] == 0
             traces.stop(5)
         """
         program(code, receiver.endpoint)
