@@ -1,7 +1,8 @@
 """What watching costs a request: CPU of the workers and throughput, beside a bare server and beside the peers.
 
 All servers of a worker class run at once, and each round loads them in turn, so that what disturbs the machine
-disturbs all; a ratio is always to the bare server of the same round.
+disturbs all; a ratio is always to the bare server of the same round. They are started anew some times between: where
+a process lies in memory is luck that lasts all its life, and is worth some percent.
 
 Spans leave in batches: those of ours and of the peer that wait as a round ends are exported after it, uncounted. Of the
 batch of 512 that is half a batch on average, so sampling costs both up to half a percent more than it says here.
@@ -39,13 +40,15 @@ class Settings:
     """How long, and how often.
 
     Args:
-        rounds: of each variant, after one to warm up.
+        starts: of the servers.
+        rounds: of each variant after a start, and one to warm up.
         seconds: of load a round, whole ones since wrk takes no others.
         classes: worker classes.
         quick: only the bare server and ours.
     """
 
-    rounds: int = 7
+    starts: int = 3
+    rounds: int = 2
     seconds: int = 3
     classes: tuple[str, ...] = tuple(PLAN)
     quick: bool = False
@@ -58,15 +61,16 @@ class Settings:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this benchmark's options."""
-    parser.add_argument("--rounds", type=int, help="rounds of each variant")
+    parser.add_argument("--rounds", type=int, help="rounds of each variant after a start")
     parser.add_argument("--seconds", type=int, help="seconds of load a round")
     parser.add_argument("--classes", nargs="+", choices=PLAN, help="worker classes")
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """Return what the command line asks for."""
-    base = Settings(rounds=2, seconds=1, classes=("gevent",), quick=True) if options.quick else Settings()
+    base = Settings(starts=1, seconds=1, classes=("gevent",), quick=True) if options.quick else Settings()
     return Settings(
+        starts=base.starts,
         rounds=options.rounds or base.rounds,
         seconds=options.seconds or base.seconds,
         classes=tuple(options.classes or base.classes),
@@ -81,7 +85,11 @@ def run(settings: Settings) -> dict[str, Any]:
     raw: dict[str, list[dict[str, dict[str, float]]]] = {}
     with tempfile.TemporaryDirectory() as name, Receiver(where.prefix) as receiver:
         for worker_class in settings.classes:
-            raw[worker_class] = _class(settings, worker_class, Path(name), where, receiver)
+            raw[worker_class] = []
+            for start in range(1, settings.starts + 1):
+                report.say(f"{worker_class}: start {start} of {settings.starts}")
+                directory = Path(name) / str(start)
+                raw[worker_class] += _class(settings, worker_class, directory, where, receiver)
         exported = receiver.spans()
     return _result(settings, raw, time.monotonic() - begun, where, exported)
 

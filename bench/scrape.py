@@ -232,7 +232,8 @@ def _after_recycling(settings: Settings, directory: Path) -> dict[str, float]:
     ours, theirs = directory / "recycled", directory / "theirs"
     ours.mkdir()
     scraper = Scraper(ours)
-    recycle(ours, settings.pool, settings.pool, settings.routes)  # so that each slot of the pool is there before
+    with our_slots(ours, settings.pool, settings.routes):
+        pass  # each slot of the pool is there before
     before = _median_scrape(scraper, settings.rounds)
     recycle(ours, settings.recycled, settings.pool, settings.routes)
     after = _median_scrape(scraper, settings.rounds)

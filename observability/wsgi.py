@@ -76,17 +76,12 @@ class WSGIRequest(Request):
 
     def __iter__(self) -> Iterator[bytes]:
         current = context.current
-        token = current.set(self)
-        try:
-            chunks = iter(self.body)
-        except BaseException as error:
-            self.raised(error)
-            raise
-        finally:
-            current.reset(token)
+        chunks = None
         while True:
             token = current.set(self)
             try:
+                if chunks is None:
+                    chunks = iter(self.body)
                 chunk = next(chunks, _END)
             except BaseException as error:
                 self.raised(error)

@@ -125,7 +125,7 @@ class Top(App[None]):
 
     def on_polled(self, message: Polled) -> None:
         """Show a look, with the rates since the one before."""
-        if self.paused:
+        if self.paused or not self.is_running:  # a look may still come when the screen has been taken down
             return
         self.shown = picture(self._before, message.snapshot)
         if message.snapshot.state is not None:
@@ -186,7 +186,8 @@ class Top(App[None]):
 
     def on_resize(self, _: Resize) -> None:
         """Choose the columns anew."""
-        self._show()
+        if self.is_running:
+            self._show()
 
     def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
         """Sort by the head that was clicked."""
