@@ -42,6 +42,13 @@ from observability.settings import Server, Settings, load, shown
 
 store.STORE.claims_lazily = False  # in this process the hooks claim: a master that took a worker's slot would lie
 
+# Shown from the start, so that the first one is an increase: alerts ask for that.
+_FROM_ZERO: tuple[tuple[Any, ...], ...] = (
+    (catalogue.LOG_LINES_DROPPED,),
+    *((catalogue.LOG_MESSAGES, level) for level in events.SEVERITIES),
+    *((catalogue.SPANS, outcome) for outcome in ("exported", "dropped")),
+)
+
 _agent: AgentProcess | None = None
 _exits: Exits | None = None
 _marks: Marks | None = None  # in a worker: its own
@@ -99,6 +106,8 @@ def _claim(server: Any, upgraded_from: int) -> None:
     store.STORE.slot.write_note(
         upgraded_from=upgraded_from, agent_fd=_agent.fd if _agent else -1, worker_class=server.cfg.worker_class_str
     )
+    for metric, *labels in _FROM_ZERO:
+        store.child(metric, *labels).inc(0)
 
 
 def _told(ended: dict[str, Any]) -> dict[str, Any]:

@@ -328,3 +328,13 @@ def test_ttin_and_ttou_move_the_target_and_the_live_count(serve: Callable[..., S
     wait_until(lambda: server.metrics().by("state", "gunicorn_workers") == {"target": 3, "live": 3})
     server.signal(signal.SIGTTOU)
     wait_until(lambda: server.metrics().by("state", "gunicorn_workers") == {"target": 2, "live": 2})
+
+
+def test_what_is_alerted_on_by_its_increase_is_shown_before_the_first(serve: Callable[..., Server]) -> None:
+    """A counter that appears as 1 has not increased, as Prometheus sees it."""
+    metrics = serve().metrics()
+    assert metrics.by("level", "log_messages_total").keys() == {"debug", "info", "warning", "error", "critical"}
+    assert metrics.sum("log_messages_total", level="error") == 0
+    assert metrics.by("outcome", "observability_spans_total") == {"exported": 0, "dropped": 0}
+    assert [each.value for each in metrics.select("observability_log_lines_dropped_total")] == [0]
+    assert set(metrics.by("cause", "gunicorn_worker_exits_total").values()) == {0}
