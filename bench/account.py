@@ -100,6 +100,7 @@ def prepared(directory: Path, endpoint: str) -> Iterator[dict[str, Call]]:
         endpoint: a receiver of traces.
     """
     store = Store(directory / "state")
+    store.claims_lazily = False  # gunicorn's hooks claim
     store.claim()
     log = os.open(directory / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     before, logs.output.fd = logs.output.fd, log

@@ -72,6 +72,7 @@ class Meter:
         self.store = store
         self.epoch: object = None
         self.owns_thread = True
+        self.closes = False
         self._kinds: dict[tuple[str, str, int, str, str], Kind] = {}
 
     def settle(self) -> None:
@@ -80,6 +81,7 @@ class Meter:
         self.epoch = self.store.epoch
         self._kinds.clear()
         self.owns_thread = _owns_thread()
+        self.closes = not self.store.claims_lazily  # gunicorn's workers close each body where they began its request
 
     def kind(self, labels: tuple[str, str, int, str, str]) -> Kind:
         """Return what requests of these labels share; beyond the most label sets, they count in the overflow's."""
@@ -140,12 +142,9 @@ class Request(traces.TracedRequest):
         self.flight = store.slot.flight.enter(self.method, path, self.trace_id, start, ident)
         with store.lock:
             cells = store.cells
-            sequence = cells[layout.SEQUENCE]
-            cells[layout.SEQUENCE] = sequence + 1.0
-            active = cells[layout.ACTIVE] + 1.0
-            cells[layout.ACTIVE] = active
+            # The starts first: a reader that comes between the two finds too little request time, and never too much.
             cells[layout.STARTS] += start
-            cells[layout.SEQUENCE] = sequence + 2.0
+            cells[layout.ACTIVE] = active = cells[layout.ACTIVE] + 1.0
         self.in_flight = int(active)
 
     def learn_route(self) -> None:

@@ -1,6 +1,7 @@
 """The middleware around any WSGI application: nothing it does may change an answer."""
 
 import contextlib
+import contextvars
 import gc
 import os
 import re
@@ -24,14 +25,16 @@ DURATION = "http_server_request_duration_seconds"
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+@pytest.fixture(params=["any server", "gunicorn"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("OBSERVABILITY_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("OBSERVABILITY_MAX_LABEL_SETS", "10")
     made = Store(tmp_path / "state")
+    made.claims_lazily = request.param == "any server"
     made.claim()
     yield made
     made.slot.close()
+    assert context.current.get() is None, "what comes next is not the request that was"
 
 
 def environ(**more: str) -> dict[str, Any]:
@@ -361,10 +364,37 @@ def test_a_request_made_inside_a_request_gives_the_context_back(store: Store, li
 
 
 def test_a_body_that_is_never_closed_leaves_no_request_behind(store: Store, lines: list[dict[str, Any]]) -> None:
+    store.claims_lazily = True  # a server that may be any
     body = iter(Middleware(plain, store)(environ(), lambda *_: None))
     assert context.current.get() is None
     next(body)
     assert context.current.get() is None
+
+
+def test_under_gunicorn_a_request_is_the_current_one_until_its_body_is_closed(store: Store) -> None:
+    store.claims_lazily = False
+    body = Middleware(plain, store)(environ(), lambda *_: None)
+    assert context.current.get() is body
+    chunks = iter(body)
+    next(chunks)
+    assert context.current.get() is body, "also between the chunks: what the server logs is the request's"
+    assert list(chunks) == [b"b"]
+    body.close()  # type: ignore[attr-defined]
+    assert context.current.get() is None
+    body.close()  # type: ignore[attr-defined]
+    assert context.current.get() is None
+
+
+def test_a_body_that_is_closed_elsewhere_is_counted_all_the_same(store: Store) -> None:
+    def begin() -> Any:
+        body = Middleware(plain, store)(environ(), lambda *_: None)
+        return body, list(body)
+
+    body, chunks = contextvars.copy_context().run(begin)
+    body.close()
+    assert chunks == [b"a", b"b"]
+    assert context.current.get() is None
+    assert requests(store) == [("GET", "200", "", 1)]
 
 
 def test_a_stream_runs_in_its_requests_context_to_the_end(store: Store, lines: list[dict[str, Any]]) -> None:
