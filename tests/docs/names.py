@@ -19,7 +19,8 @@ WORD = re.compile(r"[a-zA-Z_:][\w:]*")
 SELECTED = re.compile(r"\b([a-z_:][a-z0-9_:]*)\{([^{}]*)\}")
 MATCHED = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"")
 GROUPED = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^()]*)\)")
-TEMPLATED = re.compile(r"\{\{\s*(?:\$labels\.)?(\w+)\s*[|}]")
+TEMPLATED = re.compile(r"\{\{\s*(?!(?:else|end)\b)(?:\$labels\.)?(\w+)\s*[|}]")
+RECORDED = re.compile(r"(?<![\w:./-])[a-z_]+:[a-z][a-z0-9_]*:(?:[a-z][a-z0-9_]*\b(?:\.[*+])?|\.[*+])")
 VARIABLE = re.compile(r"(?<![\w.$])([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b|\b([A-Z][A-Z0-9_]*)=")
 FILE = re.compile(r"`((?:app|dashboards|docs|monitoring|observability|runbooks|scripts|tests)/[\w./-]*)`")
 
@@ -31,14 +32,19 @@ OTHER_VARIABLES = {"ARGS", "F_OFD_SETLK", "NO_COLOR", "HTTP_PROXY", "HTTPS_PROXY
 
 @dataclass(frozen=True)
 class Known:
-    """What exists: each series with its labels, and the variables."""
+    """What exists: each series with its labels, the variables, and what the rules record."""
 
     series: dict[str, set[str]]
     variables: set[str]
+    recorded: set[str]
 
     @property
     def labels(self) -> set[str]:
         return set().union(*self.series.values()) | OF_PROMETHEUS
+
+    def records(self, name: str) -> bool:
+        """Tell whether the rules record a name, or one that a pattern such as `job:slo_burn:rate.*` finds."""
+        return any(re.fullmatch(name, each) for each in self.recorded)
 
     @property
     def prefixes(self) -> set[str]:
@@ -55,7 +61,9 @@ def known() -> Known:
     settings = (ROOT / "docs/settings.md").read_text()
     connection = (ROOT / "observability/otlp_connection.py").read_text()
     of_otlp = {f"OTEL_EXPORTER_OTLP_{name}" for name in re.findall(r'variable\("(\w+)"\)', connection)}
-    return Known(series, {name for name, _, _ in ROW.findall(settings)} | of_otlp | OTHER_VARIABLES)
+    variables = {name for name, _, _ in ROW.findall(settings)} | of_otlp | OTHER_VARIABLES
+    rules = [path.read_text() for path in ROOT.glob("monitoring/prometheus/*/*.yml")]
+    return Known(series, variables, {name for text in rules for name in re.findall(r"- record: (\S+)", text)})
 
 
 def unknown(text: str, exists: Known) -> Iterator[str]:
@@ -74,6 +82,7 @@ def unknown(text: str, exists: Known) -> Iterator[str]:
     for label in grouped + TEMPLATED.findall(text):
         if label and label not in exists.labels and re.fullmatch(r"\w+", label):
             yield f"label {label}"
+    yield from (f"recorded {name}" for name in RECORDED.findall(text) if not exists.records(name))
     for found in VARIABLE.finditer(text):
         if (variable := found[1] or found[2]) not in exists.variables:
             yield f"variable {variable}"

@@ -60,6 +60,10 @@ def test_all_kinds_of_files_are_looked_at():
         ("set `OBSERVABILITY_DIRECTORY`", ["variable OBSERVABILITY_DIRECTORY"]),
         ("make up PORT=8001", ["variable PORT"]),
         ("`observability/gunicorn_log.py` and http_route", []),
+        ("job:http_server_requests:rate5m and job_route:http_server_requests:rate5m", []),
+        ('{__name__=~"job_route:http_server_errors:.*"}', []),
+        ("job:http_server_requests:rate", ["recorded job:http_server_requests:rate"]),
+        ('{__name__=~"job:http_server_request:.+"}', ["recorded job:http_server_request:.+"]),
     ],
 )
 def test_what_does_not_exist_is_seen(text, problems):
