@@ -2,15 +2,14 @@
 
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
 import yaml
 
-from scripts import packages
 from scripts.options import ROOT
-from tests.server import free_port, wait_until
+from tests.alertmanager import Alertmanager
+from tests.server import wait_until
 
 CONFIG = ROOT / "monitoring/alertmanager/alertmanager.yml"
 ALERTS = {
@@ -52,38 +51,17 @@ def test_an_alert_goes_to_who_should_know(labels, receivers):
     assert told.strip() == receivers
 
 
-class Alertmanager:
-    """A real Alertmanager with the shipped configuration."""
+def states(running: Alertmanager, *alerts: dict[str, str]) -> dict[str, str]:
+    """Post alerts, and return each one's state once Alertmanager has looked at all of them."""
+    url = f"{running.url}/api/v2/alerts"
+    requests.post(url, json=[{"labels": each} for each in alerts], timeout=5).raise_for_status()
 
-    def __init__(self, directory: Path) -> None:
-        program = packages.ALERTMANAGER.path()
-        assert program, "Alertmanager is not installed: apt-get install prometheus-alertmanager"
-        self.url = f"http://127.0.0.1:{free_port()}"
-        self.log = directory / "log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    program,
-                    f"--config.file={CONFIG}",
-                    f"--storage.path={directory}/data",
-                    "--cluster.listen-address=",
-                    f"--web.listen-address={self.url.removeprefix('http://')}",
-                ],
-                stdout=log,
-                stderr=log,
-            )
+    def seen() -> dict[str, str]:
+        found = requests.get(url, timeout=5).json()
+        states = {name(each["labels"]): each["status"]["state"] for each in found}
+        return states if len(states) == len(alerts) and "unprocessed" not in states.values() else {}
 
-    def states(self, *alerts: dict[str, str]) -> dict[str, str]:
-        """Post alerts, and return each one's state once Alertmanager has looked at all of them."""
-        url = f"{self.url}/api/v2/alerts"
-        requests.post(url, json=[{"labels": each} for each in alerts], timeout=5).raise_for_status()
-
-        def seen() -> dict[str, str]:
-            found = requests.get(url, timeout=5).json()
-            states = {name(each["labels"]): each["status"]["state"] for each in found}
-            return states if len(states) == len(alerts) and "unprocessed" not in states.values() else {}
-
-        return wait_until(seen, 20, "Alertmanager to look at the alerts")
+    return wait_until(seen, 20, "Alertmanager to look at the alerts")
 
 
 def name(labels: dict[str, str]) -> str:
@@ -101,22 +79,18 @@ def alert(title: str, instance: str = "a", severity: str = "", **labels: str) ->
 
 @pytest.fixture
 def alertmanager(tmp_path) -> Iterator[Alertmanager]:
-    running = Alertmanager(tmp_path)
-    try:
-        wait_until(lambda: requests.get(f"{running.url}/-/ready", timeout=2).ok, 20, "Alertmanager")
+    with Alertmanager(tmp_path, yaml.safe_load(CONFIG.read_text())) as running:
         yield running
-    finally:
-        running.process.terminate()
-        running.process.wait(10)
 
 
 def test_a_warning_keeps_quiet_under_its_critical_twin_of_the_same_server(alertmanager):
-    states = alertmanager.states(
+    seen = states(
+        alertmanager,
         alert("RequestsQueueing", severity="critical"),
         alert("RequestsQueueing", severity="warning"),
         alert("RequestsQueueing", "b", severity="warning"),
     )
-    assert states == {
+    assert seen == {
         "RequestsQueueing critical a": "active",
         "RequestsQueueing warning a": "suppressed",
         "RequestsQueueing warning b": "active",
@@ -126,7 +100,8 @@ def test_a_warning_keeps_quiet_under_its_critical_twin_of_the_same_server(alertm
 def test_everything_about_a_service_that_is_not_there_keeps_quiet(alertmanager):
     absent = alert("ServiceAbsent")
     del absent["instance"]
-    states = alertmanager.states(
+    seen = states(
+        alertmanager,
         absent,
         alert("WorkersSaturated"),
         alert("WorkerCrashLoop"),
@@ -134,7 +109,7 @@ def test_everything_about_a_service_that_is_not_there_keeps_quiet(alertmanager):
         alert("Watchdog"),
         alert("AlertsNotSent") | {"job": "alertmanager"},
     )
-    assert {who.split()[0]: state for who, state in states.items()} == {
+    assert {who.split()[0]: state for who, state in seen.items()} == {
         "ServiceAbsent": "active",
         "WorkersSaturated": "suppressed",
         "WorkerCrashLoop": "suppressed",
@@ -145,7 +120,8 @@ def test_everything_about_a_service_that_is_not_there_keeps_quiet(alertmanager):
 
 
 def test_what_follows_from_another_alert_keeps_quiet_on_that_server_alone(alertmanager):
-    states = alertmanager.states(
+    seen = states(
+        alertmanager,
         alert("WorkerStuck", worker="1"),
         alert("LoadUneven"),
         alert("LoadUneven", "b"),
@@ -156,7 +132,7 @@ def test_what_follows_from_another_alert_keeps_quiet_on_that_server_alone(alertm
         alert("CpuStarved", "e"),
         alert("WorkersOverProvisioned", "e"),
     )
-    assert {who for who, state in states.items() if state == "suppressed"} == {
+    assert {who for who, state in seen.items() if state == "suppressed"} == {
         "LoadUneven warning a",
         "WorkersSaturated warning c",
         "WorkersBelowTarget warning d",
