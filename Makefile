@@ -6,6 +6,16 @@
 ## PROMETHEUS_PORT=9090    Port of Prometheus.
 ## ALERTMANAGER_PORT=9093  Port of Alertmanager.
 ## GRAFANA_PORT=3000       Port of Grafana, in containers.
+## BIND_ADDRESS=127.0.0.1  Address that the app and Grafana are published on, in containers.
+## TLS_PORT=8443           Port of the app by HTTPS, with compose.tls.yml.
+## REPLICAS=1              Containers of the app.
+## APP_CPUS=1.0            Cores that each of them may use.
+## APP_MEMORY=768m         Memory that each of them may use.
+## COMPOSE_FILE=           Compose files instead of docker-compose.yml and compose.local.yml, joined by colons.
+## DOCKER_SOCKET=/var/run/docker.sock  The Docker daemon's socket, if `make up` does not find it.
+## DOCKER_GID=0            The group of that socket, if `make up` does not find it.
+## LOAD_SECONDS=600        How long the profile `load` sends requests.
+## LOAD_CLIENTS=4          How many clients it sends them from.
 ## MODE=auto               containers, native, or auto: containers where a Docker daemon answers.
 ## RUN_DIR=.run            Where native state lives: logs, process records, data.
 ## TRAFFIC_SECONDS=60      How long sample traffic is sent; 0 sends a few requests only.
@@ -20,7 +30,7 @@ VENV := .venv/bin
 COMPILE := $(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	pyproject.toml
 
-.PHONY: help setup up down status logs traffic test sight bench bench-overhead bench-scrape check format docs dashboards requirements clean
+.PHONY: help setup up down status logs traffic test test-compose sight prove bench bench-overhead bench-scrape check format docs dashboards slo requirements clean
 
 help: ## List the targets and the settings
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -49,9 +59,17 @@ test: setup ## Install what the tests need, and run them all; ARGS is passed to 
 	@$(PROGRAM) -m scripts.packages
 	$(VENV)/python -m pytest $(ARGS)
 
+test-compose: setup ## Run the whole compose file on stand-ins for its images: Debian, as root
+	@$(PROGRAM) -m scripts.packages containers
+	$(VENV)/python -m pytest tests/compose $(ARGS)
+
 sight: setup ## See it all on live servers: causes, worker classes, saturation; prints the tables that the docs show
 	@$(PROGRAM) -m scripts.packages
 	SIGHT_WRITE=$(SIGHT_WRITE) $(VENV)/python -m pytest tests/sight $(ARGS)
+
+prove: setup ## See each alert fire for its fault, and write docs/alerts.md; ARGS names scenarios
+	@$(PROGRAM) -m scripts.packages
+	$(VENV)/python -m tests.prove $(ARGS)
 
 bench: setup ## Measure everything, and write the tables and pictures
 	$(VENV)/python -m bench all
@@ -70,6 +88,7 @@ check: setup ## Check style, types, the arrows between modules, and the docs
 	$(VENV)/python -m scripts.docs --check
 	$(VENV)/python -m scripts.links
 	$(VENV)/python -m dashboards.build --check
+	$(VENV)/python -m scripts.slo --check
 
 format: setup ## Put the code into the one format, and fix what ruff can fix
 	$(VENV)/ruff check --fix .
@@ -80,6 +99,9 @@ docs: setup ## Write the reference pages anew, from the code
 
 dashboards: setup ## Write the dashboards' JSON anew, from their builders
 	$(VENV)/python -m dashboards.build
+
+slo: setup ## Write Prometheus' rules for the service level objectives anew, from monitoring/slo.yml
+	$(VENV)/python -m scripts.slo
 
 requirements: setup ## Pin what pyproject.toml asks for, with hashes
 	$(COMPILE) -o requirements.txt

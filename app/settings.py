@@ -7,7 +7,7 @@ from redis import ConnectionPool
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from observability.settings import Kind, directory, flag, integer, name, number, setting, url
+from observability.settings import Kind, directory, flag, integer, name, number, readable_file, setting, url
 
 
 def _parse_database_url(raw: str) -> str:
@@ -59,6 +59,12 @@ class Settings:
         "",
         "PostgreSQL database (or an SQLite file); unset means SQLite in DATA_DIR.",
         secret=True,
+    )
+    database_password_file: Path | None = setting(
+        "DATABASE_PASSWORD_FILE",
+        readable_file,
+        None,
+        "File with the password for DATABASE_URL, such as a container's secret; one in the URL gives way to it.",
     )
     pool_size: int = setting(
         "DATABASE_POOL_SIZE", integer(1, 1000), 5, "Database connections that a worker keeps open."
@@ -131,5 +137,8 @@ class Settings:
         if not self.database_url:
             return URL.create("sqlite+pysqlite", database=str(self.data_directory / "todos.sqlite3"))
         parsed = make_url(self.database_url)
-        embedded = parsed.get_backend_name() == "sqlite"
-        return parsed.set(drivername="sqlite+pysqlite" if embedded else "postgresql+psycopg")
+        if parsed.get_backend_name() == "sqlite":
+            return parsed.set(drivername="sqlite+pysqlite")
+        if self.database_password_file is not None:
+            parsed = parsed.set(password=self.database_password_file.read_text().strip())
+        return parsed.set(drivername="postgresql+psycopg")

@@ -104,6 +104,15 @@ def _parse_directory(raw: str) -> Path:
     return path
 
 
+def _parse_readable_file(raw: str) -> Path:
+    path = _parse_directory(raw)
+    try:
+        path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"which cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    return path
+
+
 def url(*schemes: str) -> Kind:
     """Make a URL with a host, or whatever the scheme needs instead, under one of the schemes."""
 
@@ -119,6 +128,7 @@ flag = Kind("1 or 0 (true, false, yes, no, on, off)", _parse_flag)
 text = Kind("any text on one line", _parse_matching(r"[^\r\n\0]*"))
 name = Kind("letters, digits and ._-/: up to 128 of them", _parse_matching(r"[\w./:\-]{0,128}"))
 directory = Kind("an absolute path", _parse_directory)
+readable_file = Kind("the absolute path of a file", _parse_readable_file)
 bind_address = Kind(
     "HOST:PORT or unix:PATH, several joined by commas",
     _parse_matching(r"((unix:[^,]+|\[[0-9a-fA-F:.]+\]:\d{1,5}|[^,:\s]+:\d{1,5}|fd://\d+)(,|$))+"),

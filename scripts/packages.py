@@ -1,6 +1,6 @@
 """Debian packages: installed where that can be done, with their own services kept off.
 
-Run as a program, it installs what the tests need.
+Run as a program, it installs what the tests need; with `containers`, what those need that run the compose file.
 """
 
 import os
@@ -46,7 +46,15 @@ FOR_TESTS = (
     Tool("prometheus-alertmanager", ("amtool",)),
     Tool("redis-server", ("redis-server",)),
     Tool("postgresql", ("postgres", "/usr/lib/postgresql/*/bin/postgres")),
+    Tool("nginx", ("nginx", "/usr/sbin/nginx")),
 )
+FOR_CONTAINERS = (
+    Tool("docker.io", ("dockerd", "/usr/sbin/dockerd")),
+    Tool("docker.io", ("docker",)),
+    Tool("iptables", ("iptables", "/usr/sbin/iptables")),
+    Tool("debootstrap", ("debootstrap", "/usr/sbin/debootstrap")),
+)
+SERVICES = {"docker.io": ("docker", "containerd")}  # where they have other names than their package
 
 
 def missing(tools: Sequence[Tool]) -> list[str]:
@@ -73,9 +81,10 @@ def install(names: Sequence[str], why: str) -> None:
     arguments = ["install", "-y", "--no-install-recommends", *names]
     if _apt("--download-only", *arguments):
         raise Problem(f"{why}: {command} failed, as said above")
-    with uninterrupted(), services_off(names):
+    services = [service for name in names for service in SERVICES.get(name, (name,))]
+    with uninterrupted(), services_off(services):
         failed = _apt(*arguments)
-        _disable(names)
+        _disable(services)
     if failed:
         raise Problem(f"{why}: {command} failed, as said above")
 
@@ -132,7 +141,7 @@ def _disable(names: Sequence[str]) -> None:
 
 def main() -> None:
     """Install what the tests need."""
-    lacking = missing(FOR_TESTS)
+    lacking = missing(FOR_CONTAINERS if "containers" in sys.argv[1:] else FOR_TESTS)
     if lacking:
         install(lacking, why="the tests run against the real servers")
 

@@ -1,6 +1,7 @@
 """A little sample traffic, so that the first look at the metrics shows some: bounded in count and time.
 
-As a program it takes the app's port and the number of seconds.
+As a program it takes where the app is (a port of this host, or a URL), the number of seconds, and how many clients send
+at the same time, which is one if it is not said.
 """
 
 import json
@@ -9,12 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 
 from scripts.ports import LOOPBACK
 from scripts.problem import Problem
 
-PER_SECOND = 10
+PER_SECOND = 10  # of each client
+MOST_CLIENTS = 64
+MOST_SECONDS = 3600.0
 # Method, path, body: mostly reading, some writing, and a few that are answered with an error of the client's.
 SAMPLE = (
     ("GET", "/todos", None),
@@ -30,36 +34,50 @@ SAMPLE = (
 )
 
 
-def first_requests(port: int) -> None:
+def first_requests(app: int | str) -> None:
     """Send each sample request once.
 
     Raises:
         Problem: the app does not answer.
     """
     for method, path, body in SAMPLE:
-        request(port, method, path, body)
+        request(app, method, path, body)
 
 
-def send(port: int, seconds: float) -> int:
-    """Send sample requests for some seconds, and return how many were answered."""
+def send(app: int | str, seconds: float, *, patient: bool = False) -> int:
+    """Send sample requests for some seconds, and return how many were answered.
+
+    Args:
+        app: where it is: a port of this host, or a URL.
+        seconds: how long.
+        patient: whether to go on where there is no answer, as a load does that outlasts a restart.
+
+    Raises:
+        Problem: there is no answer.
+    """
     answered = 0
     deadline = time.monotonic() + seconds
     for method, path, body in cycle(SAMPLE):
         if time.monotonic() >= deadline:
             return answered
-        request(port, method, path, body)
-        answered += 1
+        try:
+            request(app, method, path, body)
+            answered += 1
+        except Problem as problem:
+            if not patient:
+                raise
+            print(problem, file=sys.stderr, flush=True)
         time.sleep(random.expovariate(PER_SECOND))
     return answered
 
 
-def request(port: int, method: str, path: str, body: object = None) -> int:
+def request(app: int | str, method: str, path: str, body: object = None) -> int:
     """Send one request, and return the status of its answer, whatever it is.
 
     Raises:
         Problem: there is no answer.
     """
-    url = f"http://{LOOPBACK}:{port}{path}"
+    url = (app if isinstance(app, str) else f"http://{LOOPBACK}:{app}") + path
     data = None if body is None else json.dumps(body).encode()
     asked = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
     try:
@@ -72,8 +90,17 @@ def request(port: int, method: str, path: str, body: object = None) -> int:
         raise Problem(f"{method} {url} is not answered: {error}") from error
 
 
+def main(where: str, seconds: str, clients: str = "1") -> None:
+    """Send from all clients, and say how many requests were answered."""
+    app = int(where) if where.isdigit() else where.rstrip("/")
+    lasting, count = min(float(seconds), MOST_SECONDS), min(int(clients), MOST_CLIENTS)
+    with ThreadPoolExecutor(count) as pool:
+        answered = sum(pool.map(lambda _: send(app, lasting, patient=count > 1), range(count)))
+    print(f"{answered} requests answered")
+
+
 if __name__ == "__main__":
     try:
-        print(f"{send(int(sys.argv[1]), float(sys.argv[2]))} requests answered")
+        main(*sys.argv[1:])
     except Problem as problem:
         sys.exit(str(problem))

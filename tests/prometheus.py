@@ -20,25 +20,34 @@ def program(name: str) -> str:
     return found
 
 
+def _of_one(target: str) -> dict[str, Any]:
+    """Return the repository's configuration with one agent, scraped each second."""
+    config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
+    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "sightline"]
+    del job["dns_sd_configs"]
+    job["static_configs"] = [{"targets": [target]}]
+    job["scrape_interval"] = job["scrape_timeout"] = "1s"
+    return {"global": config.get("global", {}), "scrape_configs": [job]}
+
+
 class Prometheus:
     """Prometheus with the repository's configuration, pointed at one agent.
 
     Args:
         directory: for its configuration, data and log.
         target: HOST:PORT of the agent.
+        config: another configuration, instead of all that.
+        port: where it listens, if that is to be known before.
     """
 
-    def __init__(self, directory: Path, target: str) -> None:
+    def __init__(
+        self, directory: Path, target: str = "", *, config: dict[str, Any] | None = None, port: int = 0
+    ) -> None:
         self.directory = directory
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        config = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
-        (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "sightline"]
-        job["static_configs"] = [{"targets": [target]}]
-        job["scrape_interval"] = job["scrape_timeout"] = "1s"
-        config = {"global": config.get("global", {}), "scrape_configs": [job]}
         self.config = directory / "prometheus.yml"
-        self.config.write_text(yaml.safe_dump(config))
+        self.config.write_text(yaml.safe_dump(_of_one(target) if config is None else config))
 
     def __enter__(self) -> "Prometheus":
         subprocess.run([program("promtool"), "check", "config", self.config], check=True, capture_output=True)

@@ -85,6 +85,7 @@ def test_the_environment_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("MAX_BODY_BYTES", "1e6"),
         ("FAULTS_ENABLED", "maybe"),
         ("DATA_DIR", "relative"),
+        ("DATABASE_PASSWORD_FILE", "relative"),
     ],
 )
 def test_a_senseless_setting_is_refused_in_one_line(variable: str, value: str) -> None:
@@ -113,3 +114,18 @@ def test_secrets_are_masked_where_settings_are_shown() -> None:
     told = dict(shown(load(Settings, environ)))
     assert "hunter2" not in str(told)
     assert told["DATABASE_URL"] == "postgresql://u:***@h/d"
+
+
+def test_the_database_password_comes_from_a_file_and_is_not_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("p@ss/word\n")
+    settings = load(Settings, {"DATABASE_URL": "postgresql://u@h/d", "DATABASE_PASSWORD_FILE": str(secret)})
+    assert settings.database.password == "p@ss/word"
+    assert "p@ss" not in str(dict(shown(settings)))
+    embedded = load(Settings, {"DATABASE_PASSWORD_FILE": str(secret)})
+    assert embedded.database.password is None
+
+
+def test_a_password_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="which cannot be read: No such file or directory"):
+        load(Settings, {"DATABASE_PASSWORD_FILE": str(tmp_path / "absent")})
