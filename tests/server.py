@@ -3,12 +3,13 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,18 @@ ROOT = Path(__file__).resolve().parent.parent
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that is free, below those that outgoing connections take (ip(7), ip_local_port_range)."""
+    while True:
+        port = random.randrange(20_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:  # else it is somebody's who has not begun to listen
+                _given.add(port)
+                return port
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
@@ -46,13 +55,23 @@ class Server:
         app: what gunicorn serves; the default is tests/probe_app.py.
         env: settings, over the defaults below.
         path: an entry that comes first on PYTHONPATH, such as another gunicorn version.
+        prefix: what its command begins with, such as taskset and a core.
+        stdout: a descriptor for its output, instead of its log.
     """
 
     def __init__(
-        self, directory: Path, app: str = "tests.probe_app:create_app()", path: Path | None = None, **env: object
+        self,
+        directory: Path,
+        app: str = "tests.probe_app:create_app()",
+        path: Path | None = None,
+        prefix: Sequence[str] = (),
+        stdout: int | None = None,
+        **env: object,
     ) -> None:
         self.directory = directory
         self.app = app
+        self.prefix = prefix
+        self.stdout = stdout
         self.port, self.agent_port = free_port(), free_port()
         self.url, self.agent_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.agent_port}"
         self.state_directory = directory / "state"
@@ -87,10 +106,10 @@ class Server:
     def start(self) -> None:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("gunicorn")), *([self.app] if self.app else [])],
+                [*self.prefix, str(Path(sys.executable).with_name("gunicorn")), *([self.app] if self.app else [])],
                 cwd=ROOT,
                 env=self.env,
-                stdout=log,
+                stdout=log if self.stdout is None else self.stdout,
                 stderr=log,
                 start_new_session=True,
             )

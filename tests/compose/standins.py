@@ -124,8 +124,14 @@ def _key() -> str:
 
 
 def _mirror() -> str:
-    """Return the Debian mirror that this host uses itself."""
+    """Return the Debian mirror that this host uses itself.
+
+    Raises:
+        RuntimeError: its package sources name none.
+    """
     places = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     text = "\n".join(path.read_text() for path in places if path.is_file())
     found = re.findall(r"^(?:URIs:|deb(?: \[.*?\])?)\s+(https?://\S+/debian)/?\s", text, re.MULTILINE)
-    return next(iter(found), "http://deb.debian.org/debian")
+    if not found:
+        raise RuntimeError("no Debian mirror is named in /etc/apt/sources.list or /etc/apt/sources.list.d")
+    return str(found[0])
