@@ -48,8 +48,8 @@ class Settings:
     """
 
     starts: int = 3
-    rounds: int = 2
-    seconds: int = 3
+    rounds: int = 6
+    seconds: int = 1  # short, so that what are compared are seconds apart: the machine has moods of some seconds
     classes: tuple[str, ...] = tuple(PLAN)
     quick: bool = False
     connections: int = load.CONNECTIONS
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """Return what the command line asks for."""
-    base = Settings(starts=1, seconds=1, classes=("gevent",), quick=True) if options.quick else Settings()
+    base = Settings(starts=1, rounds=2, classes=("gevent",), quick=True) if options.quick else Settings()
     return Settings(
         starts=base.starts,
         rounds=options.rounds or base.rounds,
