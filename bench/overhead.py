@@ -1,8 +1,8 @@
 """What watching costs a request: CPU of the workers and throughput, beside a bare server and beside the peers.
 
 All servers of a worker class run at once, and each round loads them in turn, so that what disturbs the machine
-disturbs all; a ratio is always to the bare server of the same round. They are started anew some times between: where
-a process lies in memory is luck that lasts all its life, and is worth some percent.
+disturbs all; a ratio is always to the bare server of the same round. They are started anew some times between, so that
+no result hangs on one start.
 
 Spans leave in batches: those of ours and of the peer that wait as a round ends are exported after it, uncounted. Of the
 batch of 512 that is half a batch on average, so sampling costs both up to half a percent more than it says here.

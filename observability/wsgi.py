@@ -38,8 +38,8 @@ class WSGIRequest(Request):
     """One request as PEP 3333 has it, the `start_response` that its app is given, and the body that the server gets.
 
     The request is the current one only while the app's own code runs: a server that never closes a body would
-    otherwise leave it to whatever comes next. Under gunicorn, which closes all, it is until then, and `token` says what
-    to go back to: it costs a request's fifteenth part to leave it and come back for each chunk.
+    otherwise leave it to whatever comes next. Under gunicorn, which closes all, it is until then, which saves leaving
+    it and coming back for each chunk; `token` says what to go back to.
     """
 
     __slots__ = ("body", "headers", "server_start", "server_write", "token")

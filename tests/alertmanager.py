@@ -10,7 +10,7 @@ import yaml
 
 from scripts import packages
 from tests.prometheus import program
-from tests.server import free_port, wait_until
+from tests.server import end, free_port, wait_until
 
 
 class Alertmanager:
@@ -54,9 +54,4 @@ class Alertmanager:
 
     def stop(self) -> None:
         """End it, by its pid."""
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(5)
+        end(self.process)

@@ -9,7 +9,7 @@ import pytest
 import requests
 import yaml
 
-from tests.server import ROOT, free_port, wait_until
+from tests.server import ROOT, end, free_port, wait_until
 
 
 def program(name: str) -> str:
@@ -67,12 +67,7 @@ class Prometheus:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(5)
+        end(self.process)
 
     def api(self, path: str, **parameters: object) -> Any:
         answer = requests.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)

@@ -47,6 +47,16 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = 
         time.sleep(0.05)
 
 
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process that a test has started; one that does not end when asked is killed."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(5)
+
+
 class Server:
     """One gunicorn master with its workers and its agent.
 

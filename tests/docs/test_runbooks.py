@@ -24,7 +24,7 @@ from scripts import configs, services
 from scripts.options import Options
 from tests.docs import names
 from tests.prometheus import program
-from tests.server import ROOT, free_port, wait_until
+from tests.server import ROOT, end, free_port, wait_until
 
 PAGES = sorted((ROOT / "runbooks").glob("*.md"))
 RULES = [
@@ -122,12 +122,7 @@ def running(name: str, options: Options, directory: Path) -> Iterator[None]:
         wait_until(lambda: requests.get(service.ready, timeout=2).ok, 30, name)
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(5)
+        end(process)
 
 
 def scraped(url: str) -> dict[str, set[str]]:

@@ -34,10 +34,6 @@ def test_prometheus_takes_its_configuration():
     run("promtool", "check", "config", MONITORING / "prometheus/prometheus.yml")
 
 
-def test_alertmanager_takes_its_configuration():
-    run("amtool", "check-config", MONITORING / "alertmanager/alertmanager.yml")
-
-
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
 def test_an_alert_has_its_runbook(rule):
     text = (ROOT / "runbooks" / f"{rule['alert']}.md").read_text()

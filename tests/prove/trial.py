@@ -41,8 +41,8 @@ def run(scenario: Scenario, *, compressed: bool, say: Say, lasts: float = LASTS_
         say("fault")
         fault = time.time()
         with scenario.inject(stack):
-            _wait(lambda: all(stack.notices(alert, since=fault) for alert in scenario.alerts), TOLD_WITHIN)
-            say("told" if _told(stack, scenario, fault) else "NOT told")
+            told = _wait(lambda: all(stack.notices(alert, since=fault) for alert in scenario.alerts), TOLD_WITHIN)
+            say("told" if told else "NOT told")
             if compressed:
                 rest(fault + lasts - time.time())
         ended = time.time()
@@ -69,10 +69,6 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
             return False
         rest(0.1)
     return True
-
-
-def _told(stack: Stack, scenario: Scenario, fault: float) -> bool:
-    return all(stack.notices(alert, since=fault) for alert in scenario.alerts)
 
 
 def _over(stack: Stack, alert: str, fault: float) -> list[Notice]:

@@ -371,6 +371,32 @@ def test_a_body_that_is_never_closed_leaves_no_request_behind(store: Store, line
     assert context.current.get() is None
 
 
+class Noted:
+    """Cells that note in which order they are written."""
+
+    def __init__(self, cells: Any) -> None:
+        self.cells = cells
+        self.written: list[int] = []
+
+    def __getitem__(self, place: int) -> float:
+        return float(self.cells[place])
+
+    def __setitem__(self, place: int, value: float) -> None:
+        self.written.append(place)
+        self.cells[place] = value
+
+
+def test_a_request_begins_by_its_start_so_that_a_reader_between_finds_too_little_and_not_too_much(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Answer(Middleware(plain, store))  # settles
+    cells = Noted(store.cells)
+    monkeypatch.setattr(store, "cells", cells)
+    Answer(Middleware(plain, store))
+    assert cells.written[:2] == [layout.STARTS, layout.ACTIVE]
+    assert cells.written[2] == cells.written[-1] == layout.SEQUENCE, "its end is seen whole, or not at all"
+
+
 def test_under_gunicorn_a_request_is_the_current_one_until_its_body_is_closed(store: Store) -> None:
     store.claims_lazily = False
     body = Middleware(plain, store)(environ(), lambda *_: None)
