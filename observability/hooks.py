@@ -86,6 +86,8 @@ def on_starting(server: Any) -> None:
     _part("slot", lambda: _claim(server, upgraded_from))
     _part("exits", lambda: _make_exits(loaded))
     store.child(catalogue.INFO, gunicorn.__version__, platform.python_version()).set(1)
+    resource = (loaded.service_name, loaded.service_version, loaded.environment)
+    store.child(catalogue.TARGET_INFO, *resource).set(1)
     effective = dict([*shown(loaded), *shown(load(Server))]) | _effective(server)
     logs.get_logger("observability").info("settings", settings=effective)
     if ended is not None and ended["outcome"] != "clean":

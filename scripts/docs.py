@@ -23,7 +23,8 @@ GROUPS: dict[str, Callable[[Metric], bool]] = {
     "HTTP, all workers merged": lambda metric: metric.name.startswith("http_"),
     "Each worker apart": lambda metric: metric.per_worker,
     "Databases and caches": lambda metric: metric.name.startswith(("db_client_", "cache_")),
-    "The server": lambda metric: not metric.name.startswith("observability_"),
+    "The server": lambda metric: not metric.name.startswith(("observability_", "tuner_")),
+    "The tuner": lambda metric: metric.name.startswith("tuner_"),
     "About Sightline itself": lambda _: True,  # the rest
 }
 
@@ -35,7 +36,7 @@ A secret is masked there; of a URL, its password.
 """
 
 METRICS_HEAD = """
-The agent serves all of them at `/metrics`: as Prometheus text, or as OpenMetrics with exemplars, if the client asks.
+The agent serves all of them at `/metrics`, the tuner its own: as Prometheus text, or as OpenMetrics with exemplars, if the client asks.
 Counters and histograms go on where a worker's predecessor stopped; only a new server begins at zero.
 Gauges are those of live workers.
 The label `worker` is the number of the worker's [slot](slots.md), not its pid.

@@ -64,8 +64,8 @@ def test_a_page_that_is_changed_or_gone_is_named_and_written_anew(copy, name):
 
 
 def test_a_new_metric_makes_the_page_stale(copy):
-    source = copy / "observability/catalogue.py"
-    source.write_text(source.read_text() + '\n_declare("gunicorn_new_total", "counter", "New.", per_worker=True)\n')
+    source = copy / "observability/catalogue/worker.py"
+    source.write_text(source.read_text() + '\ndeclare("gunicorn_new_total", "counter", "New.", per_worker=True)\n')
     assert "docs/metrics.md" in run("--check", cwd=copy).stdout
     run(cwd=copy)
     assert "| `gunicorn_new_total` | counter | `worker` | New. |" in (copy / "docs/metrics.md").read_text()
