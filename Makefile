@@ -106,6 +106,7 @@ slo: setup ## Write Prometheus' rules for the service level objectives anew, fro
 requirements: setup ## Pin what pyproject.toml asks for, with hashes
 	$(COMPILE) -o requirements.txt
 	$(COMPILE) --group dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) --extra grafana -c requirements.txt -o requirements-grafana.txt
 
 clean: ## Stop everything, and remove its data and the tools' caches
 	@$(PROGRAM) -m scripts.sightline clean
