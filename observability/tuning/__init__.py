@@ -1,0 +1,1 @@
+"""From an alert to a better setting, proven or undone: signals, decision, action, evaluation."""
