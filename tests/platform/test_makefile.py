@@ -42,10 +42,13 @@ def test_help_lists_every_option_with_its_default():
 def test_pipelines_run_what_a_contributor_runs():
     script = (ROOT / ".ci/run").read_text()
     assert script.splitlines()[-2:] == ["make check", "make test"]
-    (job,) = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"].values()
-    assert job["steps"][-1] == {"run": ".ci/run"}
-    gitlab = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())["check-and-test"]
-    assert gitlab["script"] == [".ci/run"]
+    assert "exec make test-compose" in script
+    github = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    gitlab = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())
+    for name, command in (("check-and-test", ".ci/run"), ("compose", ".ci/run compose")):
+        assert github[name]["steps"][-1] == {"run": command}
+        assert gitlab[name]["script"] == [command]
+    job, gitlab = github["check-and-test"], gitlab["check-and-test"]
     assert job["strategy"]["matrix"]["python"] == gitlab["parallel"]["matrix"][0]["PYTHON_VERSION"]
 
 
