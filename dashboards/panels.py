@@ -1,136 +1,371 @@
-"""The parts that every dashboard is made of: panels, rows, variables, each whole or not at all."""
+"""The parts that every dashboard is made of: queries and panels, each whole or not at all.
+
+What each query says of its answer (`by`, `most`, `needs`) is no use to Grafana, and is not in the JSON. It is there for
+the tests, which ask every query of a live Prometheus (`dashboards.build.queries`):
+
+by     exactly the labels that each of the resulting series carries, but for its name; none for a single number.
+most   how many series there are at most, with the few servers and workers of a test.
+needs  under which condition there is data, a name of dashboards/needs.py; "" is always, under ordinary load that
+       comes through the proxy. Without it a query answers nothing, or zero.
+
+In an expression, `@` stands for the selector of job and instance. A variable whose choice is All and that has no
+`allValue` stands for its options, so that each choice narrows the next: environment, job, instance.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
-Json = dict[str, Any]
+from grafana_foundation_sdk.builders import (
+    bargauge,
+    common,
+    dashboard,
+    loki,
+    prometheus,
+    statushistory,
+    tempo,
+)
+from grafana_foundation_sdk.builders import (
+    heatmap as heatmaps,
+)
+from grafana_foundation_sdk.builders import (
+    logs as log_panels,
+)
+from grafana_foundation_sdk.builders import (
+    stat as stats,
+)
+from grafana_foundation_sdk.builders import (
+    table as tables,
+)
+from grafana_foundation_sdk.builders import (
+    timeseries as graphs,
+)
+from grafana_foundation_sdk.models import common as sdk
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models import heatmap as heat_models
+from grafana_foundation_sdk.models import prometheus as prom
 
-DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
-SELECTOR = 'job=~"$job",instance=~"$instance"'
-WIDTH = 24
-HEIGHT = 8
+from dashboards import palette
+from dashboards.needs import NEEDS
+from dashboards.states import NOTHING, States, mapped, nothing, steps
+from dashboards.thresholds import Limits
+
+SELECTOR: Final = 'job=~"$job",instance=~"$instance"'
+PROMETHEUS: Final = sdk.DataSourceRef(type_val="prometheus", uid="${datasource}")
+LOKI: Final = sdk.DataSourceRef(type_val="loki", uid="${loki}")
+TEMPO: Final = sdk.DataSourceRef(type_val="tempo", uid="${tempo}")
+SOURCES: Final = {"promql": PROMETHEUS, "logql": LOKI, "traceql": TEMPO}
+
+Language = Literal["promql", "label_values", "logql", "traceql"]
+Shape = Literal["range", "instant", "heatmap", "table"]
+Colours = dict[str, str]
 
 
-def query(expression: str, legend: str, *, exemplars: bool = False, instant: bool = False) -> Json:
-    """Make one query; `@` in the expression stands for the selector of job and instance."""
-    return {
-        "datasource": DATASOURCE,
-        "expr": expression.replace("@", SELECTOR),
-        "legendFormat": legend,
-        "exemplar": exemplars,
-        "instant": instant,
-        "range": not instant,
-        "editorMode": "code",
-    }
+@dataclass(frozen=True)
+class Query:
+    """One query of a panel, a variable or an annotation; the module's text says what its fields mean."""
+
+    language: Language
+    expression: str
+    legend: str = ""
+    by: tuple[str, ...] = ()
+    most: int = 20
+    needs: str = ""
+    shape: Shape = "range"
+    exemplars: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a condition that dashboards/needs.py does not name."""
+        if self.needs and self.needs not in NEEDS:
+            raise ValueError(f"{self.needs} is not in dashboards/needs.py")
 
 
-def timeseries(
-    title: str, description: str, unit: str, queries: Sequence[Json], *, stacked: bool = False, low: float | None = 0
-) -> Json:
+@dataclass(frozen=True)
+class Panel:
+    """A panel, before it has its place: what the SDK makes of it, and what it asks."""
+
+    builder: Any
+    title: str
+    queries: tuple[Query, ...]
+    height: int = 8
+    width: int = 0  # 0 for an equal part of the line
+
+
+def query(
+    expression: str,
+    legend: str,
+    *,
+    by: Sequence[str] = (),
+    most: int = 20,
+    needs: str = "",
+    shape: Shape = "range",
+    exemplars: bool = False,
+) -> Query:
+    """Make a query of Prometheus; `@` in the expression stands for the selector of job and instance."""
+    asked = expression.replace("@", SELECTOR)
+    return Query("promql", asked, legend, tuple(by), most, needs, shape, exemplars)
+
+
+def log_query(
+    expression: str, legend: str = "", *, by: Sequence[str] = (), most: int = 1000, needs: str = "logs"
+) -> Query:
+    """Make a query of Loki: lines, or numbers made of lines."""
+    return Query("logql", expression, legend, tuple(by), most, needs)
+
+
+def trace_query(expression: str, *, most: int = 20, needs: str = "traces") -> Query:
+    """Make a search of Tempo."""
+    return Query("traceql", expression, most=most, needs=needs)
+
+
+def graph(
+    title: str,
+    description: str,
+    unit: str,
+    queries: Sequence[Query],
+    *,
+    stacked: bool = False,
+    low: float | None = 0,
+    high: float | None = None,
+    limits: Limits | None = None,
+    colours: Colours | None = None,
+    legend: bool = True,
+    logarithmic: bool = False,
+    **more: Any,
+) -> Panel:
     """Make a graph over time.
 
     Args:
         title: what it shows.
-        description: what it means, and what to think of a high value.
+        description: how to read it, and what to do when it is bad.
         unit: Grafana's name of the unit.
         queries: made by `query`.
         stacked: whether the series add up to something.
         low: the axis's lower end; None leaves it to the data.
+        high: the axis's upper end; None leaves it to the data.
+        limits: lines at which alerts fire.
+        colours: of series, by name, or by regular expression between slashes; else by what tells them apart.
+        legend: whether names stand below; the pointer shows them anyway.
+        logarithmic: whether each step of the axis is ten times the one before.
+        more: see `_whole`.
     """
-    custom = {
-        "lineWidth": 1,
-        "fillOpacity": 30 if stacked else 10,
-        "showPoints": "never",
-        "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
-    }
-    defaults: Json = {"unit": unit, "custom": custom} | ({} if low is None else {"min": low})
-    legend = {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}
-    options = {"legend": legend, "tooltip": {"mode": "multi", "sort": "desc"}}
-    return _panel("timeseries", title, description, queries, defaults, options)
+    tooltip = common.VizTooltipOptions().mode(sdk.TooltipDisplayMode.MULTI).sort(sdk.SortOrder.DESCENDING)
+    panel: Any = graphs.Panel().legend(_legend(legend)).tooltip(tooltip)
+    panel.line_width(1).fill_opacity(40 if stacked else 0 if logarithmic else 8).show_points(sdk.VisibilityMode.NEVER)
+    mode = sdk.StackingMode.NORMAL if stacked else sdk.StackingMode.NONE
+    panel.stacking(common.StackingConfig().mode(mode).group("A"))
+    if limits:
+        panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(sdk.GraphThresholdsStyleMode.DASHED))
+    if logarithmic:
+        panel.scale_distribution(common.ScaleDistributionConfig().type(sdk.ScaleDistribution.LOG).log(10))
+    _ends(panel, None if logarithmic else low, high)
+    _series_colours(panel, queries, colours)
+    return _whole(panel, title, description, unit, queries, limits=limits, **more)
 
 
-def stat(title: str, description: str, unit: str, queries: Sequence[Json]) -> Json:
-    """Make a number: the last value."""
-    reduce = {"calcs": ["lastNotNull"], "fields": "", "values": False}
-    options = {"reduceOptions": reduce, "colorMode": "value", "graphMode": "area", "textMode": "auto"}
-    return _panel("stat", title, description, queries, {"unit": unit}, options)
+def stat(
+    title: str,
+    description: str,
+    unit: str,
+    queries: Sequence[Query],
+    *,
+    limits: Limits | None = None,
+    shows_name: bool = False,
+    **more: Any,
+) -> Panel:
+    """Make a number, the last one, coloured by its limits; or only the name of the series that is there."""
+    panel: Any = stats.Panel().reduce_options(_last()).color_mode(sdk.BigValueColorMode.VALUE)
+    panel.text_mode(sdk.BigValueTextMode.NAME if shows_name else sdk.BigValueTextMode.AUTO)
+    panel.graph_mode(sdk.BigValueGraphMode.AREA).orientation(sdk.VizOrientation.AUTO)
+    panel.color_scheme(_colour("thresholds"))
+    return _whole(panel, title, description, unit, queries, limits=limits, **{"height": 4, **more})
 
 
-def _panel(kind: str, title: str, description: str, queries: Sequence[Json], defaults: Json, options: Json) -> Json:
-    return {
-        "type": kind,
-        "title": title,
-        "description": description,
-        "datasource": DATASOURCE,
-        "targets": [each | {"refId": chr(ord("A") + index)} for index, each in enumerate(queries)],
-        "fieldConfig": {"defaults": defaults, "overrides": []},
-        "options": options,
-    }
+def bars(
+    title: str, description: str, unit: str, queries: Sequence[Query], *, limits: Limits | None = None, **more: Any
+) -> Panel:
+    """Make a bar for each series: the last value."""
+    panel: Any = bargauge.Panel().reduce_options(_last()).orientation(sdk.VizOrientation.HORIZONTAL)
+    panel.display_mode(sdk.BarGaugeDisplayMode.BASIC).value_mode(sdk.BarGaugeValueMode.TEXT).min(0)
+    panel.color_scheme(_colour("thresholds")).text(common.VizTextDisplayOptions().title_size(14).value_size(18))
+    return _whole(panel, title, description, unit, queries, limits=limits, **more)
 
 
-def dashboard(uid: str, title: str, description: str, job_of: str, rows: Sequence[tuple[str, Sequence[Json]]]) -> Json:
-    """Make a dashboard: rows of panels, each row's panels side by side and equally wide.
+def slots(title: str, description: str, unit: str, queries: Sequence[Query], *, high: float, **more: Any) -> Panel:
+    """Make a row of cells for each series, from blue over yellow to red: a heat map whose rows have names."""
+    panel: Any = statushistory.Panel().show_value(sdk.VisibilityMode.NEVER).row_height(0.95).col_width(1)
+    panel.legend(_legend(False)).max_data_points(120).per_page(40).color_scheme(_colour("continuous-BlYlRd"))
+    _ends(panel, 0, high)
+    return _whole(panel, title, description, unit, queries, **more)
+
+
+def heatmap(title: str, description: str, unit: str, queries: Sequence[Query], **more: Any) -> Panel:
+    """Make a heat map of a histogram's buckets: time across, value up, and how many by colour."""
+    colours = heatmaps.HeatmapColorOptions().mode(heat_models.HeatmapColorMode.SCHEME).scheme("Cividis").steps(64)
+    axis = heatmaps.YAxisConfig().unit(unit).axis_placement(sdk.AxisPlacement.LEFT)
+    panel: Any = heatmaps.Panel().calculate(False).color(colours.exponent(0.5)).y_axis(axis)
+    panel.cell_values(heatmaps.CellValues().unit("short")).exemplars_color(palette.VERMILION)
+    panel.tooltip(heatmaps.HeatmapTooltip().mode(sdk.TooltipDisplayMode.SINGLE).show_color_scale(True))
+    panel.max_data_points(120)
+    shaped = [replace(each, shape="heatmap") for each in queries]
+    return _whole(panel, title, description, unit, shaped, **more)
+
+
+def table(
+    title: str,
+    description: str,
+    unit: str,
+    queries: Sequence[Query],
+    columns: dict[str, str],
+    *,
+    limits: Limits | None = None,
+    **more: Any,
+) -> Panel:
+    """Make a table of the present values: a row for each set of labels, the columns in this order with these names."""
+    panel: Any = tables.Panel().show_header(True).color_scheme(_colour("thresholds"))
+    if len(queries) > 1:
+        panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
+    order = {name: index for index, name in enumerate(columns)}
+    kept = {"include": {"names": list(columns)}}
+    panel.with_transformation(models.DataTransformerConfig(id_val="filterFieldsByName", options=kept))
+    organized = {"indexByName": order, "renameByName": columns, "excludeByName": {}, "includeByName": {}}
+    panel.with_transformation(models.DataTransformerConfig(id_val="organize", options=organized))
+    shaped = [replace(each, shape="table") for each in queries]
+    return _whole(panel, title, description, unit, shaped, limits=limits, **more)
+
+
+def log_lines(title: str, description: str, queries: Sequence[Query], **more: Any) -> Panel:
+    """Make a list of log lines, the newest first; a line opens to show its fields."""
+    panel: Any = log_panels.Panel().show_time(True).wrap_log_message(False).enable_log_details(True)
+    panel.sort_order(sdk.LogsSortOrder.DESCENDING).dedup_strategy(sdk.LogsDedupStrategy.NONE)
+    return _whole(panel, title, description, "", queries, **more)
+
+
+def traces(title: str, description: str, queries: Sequence[Query], **more: Any) -> Panel:
+    """Make a table of traces that a search finds; a click on an id opens the trace."""
+    panel: Any = tables.Panel().show_header(True).color_scheme(_colour("thresholds"))
+    return _whole(panel, title, description, "", queries, **more)
+
+
+def _whole(
+    panel: Any,
+    title: str,
+    description: str,
+    unit: str,
+    queries: Sequence[Query],
+    *,
+    limits: Limits | None = None,
+    alerts: Sequence[str] = (),
+    empty: str = "",
+    links: Sequence[tuple[str, str]] = (),
+    states: States | None = None,
+    decimals: int | None = None,
+    height: int = 8,
+    width: int = 0,
+) -> Panel:
+    """Add what every panel has.
 
     Args:
-        uid: its stable name in addresses.
-        title: its title.
-        description: the one question that it answers.
-        job_of: a metric that every job to be chosen from has.
-        rows: title and panels of each row.
+        panel: the SDK's builder.
+        title: unique in its dashboard.
+        description: how to read it, and what to do when it is bad.
+        unit: Grafana's name of the unit; empty where there are no numbers.
+        queries: what it asks.
+        limits: thresholds, those of the alerts.
+        alerts: alerts that look at the same, whose runbooks the description names.
+        empty: when it rightly shows nothing; ends the sentence "Empty while".
+        links: titles and addresses that a click on a value offers.
+        states: texts and colours that stand for values.
+        decimals: digits after the point; None leaves it to Grafana.
+        height: in Grafana's units; a graph has 8.
+        width: of 24; 0 for an equal part of the line.
     """
-    return {
-        "uid": uid,
-        "title": title,
-        "description": description,
-        "tags": ["sightline"],
-        "editable": False,
-        "graphTooltip": 1,
-        "refresh": "10s",
-        "schemaVersion": 39,
-        "time": {"from": "now-15m", "to": "now"},
-        "timezone": "browser",
-        "templating": {"list": _variables(job_of)},
-        "annotations": {"list": []},
-        "links": [],
-        "panels": _layout(rows),
-    }
+    panel.title(title).description(_described(description, alerts, empty)).datasource(SOURCES[queries[0].language])
+    if unit:
+        panel.unit(unit)
+        panel.thresholds(steps(limits))
+    if empty:
+        panel.no_value(NOTHING)
+    if links:
+        panel.data_links([dashboard.DashboardLink(text).url(url) for text, url in links])
+    panel.mappings([*([mapped(states)] if states else []), *([nothing()] if empty and unit else [])])
+    if decimals is not None:
+        panel.decimals(decimals)
+    for index, each in enumerate(queries):
+        panel.with_target(_target(each).ref_id(chr(ord("A") + index)))
+    return Panel(panel, title, tuple(queries), height, width)
 
 
-def _variables(job_of: str) -> list[Json]:
-    datasource = {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}
-    return [
-        datasource,
-        _label_variable("job", "Job", f"label_values({job_of}, job)"),
-        _label_variable("instance", "Instance", f'label_values({job_of}{{job=~"$job"}}, instance)'),
-    ]
+def _described(description: str, alerts: Sequence[str], empty: str) -> str:
+    sentences = [description]
+    if empty:
+        sentences.append(f"Empty while {empty}.")
+    if alerts:
+        sentences.append("Alerts: " + ", ".join(f"{name} (runbooks/{name}.md)" for name in alerts) + ".")
+    return " ".join(sentences)
 
 
-def _label_variable(name: str, label: str, values: str) -> Json:
-    return {
-        "name": name,
-        "label": label,
-        "type": "query",
-        "datasource": DATASOURCE,
-        "query": {"query": values, "refId": name},
-        "refresh": 2,
-        "sort": 1,
-        "multi": True,
-        "includeAll": True,
-        "allValue": ".+",
-        "current": {"text": ["All"], "value": ["$__all"]},
-    }
+def _target(asked: Query) -> Any:
+    if asked.language == "logql":
+        lines = loki.Dataquery().expr(asked.expression).legend_format(asked.legend).query_type("range")
+        return lines.datasource(LOKI).max_lines(asked.most)
+    if asked.language == "traceql":
+        found = tempo.Dataquery().query(asked.expression).query_type("traceql").limit(asked.most)
+        return found.datasource(TEMPO)
+    target = prometheus.Dataquery().expr(asked.expression).legend_format(asked.legend).datasource(PROMETHEUS)
+    target.editor_mode(prom.QueryEditorMode.CODE)
+    if asked.exemplars:
+        target.exemplar(True)
+    if asked.shape == "heatmap":
+        target.format(prom.PromQueryFormat.HEATMAP)
+    if asked.shape == "table":
+        target.format(prom.PromQueryFormat.TABLE)
+    return target.instant() if asked.shape in ("instant", "table") else target.range()
 
 
-def _layout(rows: Sequence[tuple[str, Sequence[Json]]]) -> list[Json]:
-    placed: list[Json] = []
-    y = 0
-    for title, panels in rows:
-        placed.append({"type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": _at(0, y, WIDTH, 1)})
-        width = WIDTH // len(panels)
-        placed += [each | {"gridPos": _at(index * width, y + 1, width, HEIGHT)} for index, each in enumerate(panels)]
-        y += 1 + HEIGHT
-    return [{"id": number, **each} for number, each in enumerate(placed, start=1)]
+def _last() -> common.ReduceDataOptions:
+    return common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False)
 
 
-def _at(x: int, y: int, width: int, height: int) -> Json:
-    return {"x": x, "y": y, "w": width, "h": height}
+def _ends(panel: Any, low: float | None, high: float | None) -> None:
+    if low is not None:
+        panel.min(low)
+    if high is not None:
+        panel.max(high)
+
+
+def _colour(mode: str, fixed: str = "") -> dashboard.FieldColor:
+    colour = dashboard.FieldColor().mode(models.FieldColorModeId(mode))
+    return colour.fixed_color(fixed) if fixed else colour
+
+
+def _legend(shown: bool) -> common.VizLegendOptions:
+    mode = sdk.LegendDisplayMode.LIST if shown else sdk.LegendDisplayMode.HIDDEN
+    return common.VizLegendOptions().display_mode(mode).placement(sdk.LegendPlacement.BOTTOM).show_legend(shown)
+
+
+def _series_colours(panel: Any, queries: Sequence[Query], colours: Colours | None) -> None:
+    """Give each query a colour of its own, then its series theirs; of the same series, later queries are dashed."""
+    panel.color_scheme(_colour("fixed", palette.QUERIES[0]))
+    named = _by_name(queries) if colours is None else colours
+    for index, each in enumerate(queries[1:], start=1):
+        colour = palette.QUERIES[index % len(palette.QUERIES)]
+        properties = [_property("color", {"mode": "fixed", "fixedColor": colour})]
+        if each.by and named:
+            properties.append(_property("custom.lineStyle", {"fill": "dash", "dash": [10 / index, 6]}))
+        panel.override_by_query(chr(ord("A") + index), properties)
+    for name, colour in named.items():
+        override = panel.override_by_regexp if name.startswith("/") else panel.override_by_name
+        override(name, [_property("color", {"mode": "fixed", "fixedColor": colour})])
+
+
+def _by_name(queries: Sequence[Query]) -> Colours:
+    """Choose what tells series apart: the server that they begin with, or else all of the name."""
+    if not any(each.by for each in queries):
+        return {}
+    begins = all(each.legend.startswith(("{{instance}}", "{{server}}")) for each in queries)
+    return palette.SERVERS if begins else palette.NAMES
+
+
+def _property(name: str, value: Any) -> models.DynamicConfigValue:
+    return models.DynamicConfigValue(id_val=name, value=value)

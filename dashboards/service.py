@@ -1,214 +1,310 @@
-"""The service at a glance: is it well, and if not, which route and which worker?"""
+"""The service at a glance: is it well for its users, and if not, which route?"""
 
-from dashboards.panels import Json, dashboard, query, stat, timeseries
+from typing import Final
 
-DURATION = "http_server_request_duration_seconds"
-RATE = f"rate({DURATION}_count{{@}}[$__rate_interval])"
-FAILED = f'rate({DURATION}_count{{@,error_type!=""}}[$__rate_interval])'
+from dashboards import palette
+from dashboards.events import DEPLOYS, RELOADS, WORKER_DEATHS
+from dashboards.frame import ROUTE, SERVICE, Dashboard
+from dashboards.panels import Panel, bars, graph, heatmap, query, stat, table
+from dashboards.thresholds import above, limit
+
+DURATION: Final = "http_server_request_duration_seconds"
+OF: Final = '@,http_route=~"$route"'
+RATE: Final = f"rate({DURATION}_count{{{OF}}}[$__rate_interval])"
+FAILED: Final = f'rate({DURATION}_count{{{OF},http_response_status_code=~"5.."}}[$__rate_interval])'
+BUCKETS: Final = f"rate({DURATION}_bucket{{{OF}}}[$__rate_interval])"
+P99: Final = f"histogram_quantile(0.99, sum by (le, http_route) ({BUCKETS}))"
+NONE: Final = (
+    '"http_route", "no route matched", "http_route", ""'  # what matched none has an empty route, which has no name
+)
+TRACE: Final = (
+    "Logs and traces of this route",
+    "/d/sightline-logs-traces?${__url_time_range}&${datasource:queryparam}"
+    "&${environment:queryparam}&${job:queryparam}&${instance:queryparam}&var-route=${__field.labels.http_route}",
+)
+SLOW: Final = limit("RequestsQueueing", "warning", "queue_seconds:p95")
 
 
-def build() -> Json:
+def dashboard() -> Dashboard:
     """Return the dashboard."""
-    return dashboard(
+    return Dashboard(
         "sightline-service",
         "Sightline / Service",
-        "Is the service well, and if not, which route and which worker?",
-        job_of="gunicorn_workers",
+        "Is the service well for its users, and if not, which route is it?",
+        variables=(*SERVICE, ROUTE),
+        annotations=(DEPLOYS, RELOADS, WORKER_DEATHS),
         rows=[
-            ("Now", _now()),
-            ("Requests by route", _routes()),
-            ("Queue", _queue()),
-            ("Workers", _workers()),
-            ("Database connections", _pools()),
-            ("Cache", _caches()),
+            ("Now", [[*_now(), *_behind()]]),
+            ("Rate, errors, duration", [_red(), _durations()]),
+            ("Promises", [_promises()]),
+            ("Where to look", [[*_worst(), *_versions()]]),
         ],
     )
 
 
-def _quantile(quantile: float, by: str) -> str:
-    return f"histogram_quantile({quantile}, sum by ({by}) (rate({DURATION}_bucket{{@}}[$__rate_interval])))"
-
-
-def _now() -> list[Json]:
+def _now() -> list[Panel]:
     return [
-        stat("Requests", "Requests answered each second, all routes.", "reqps", [query(f"sum({RATE})", "requests")]),
         stat(
-            "Errors",
-            "Share of requests that failed on our side: an exception, or a status of 500 and above.",
+            "Requests",
+            "Requests answered each second. Far from what is usual at this hour: see who sends them, or what stops.",
+            "reqps",
+            [query(f"sum({RATE})", "requests", most=1)],
+            alerts=["TrafficAbsent"],
+        ),
+        stat(
+            "Failed",
+            "Share of requests that failed on our side, by a status of 500 and above. "
+            "Above nothing for more than moments: the table of failing routes below says where.",
             "percentunit",
-            [query(f"(sum({FAILED}) or vector(0)) / sum({RATE})", "errors")],
+            [query(f"(sum({FAILED}) or vector(0)) / sum({RATE})", "failed", most=1)],
+            alerts=["SloAvailabilityBurning"],
         ),
         stat(
             "Duration p99",
-            "99 of 100 requests are answered faster, by the histogram's buckets.",
+            "99 of 100 requests are answered faster, as the histogram's buckets tell. "
+            "Higher than usual: the graph by route says which.",
             "s",
-            [query(_quantile(0.99, "le"), "p99")],
-        ),
-        stat(
-            "In flight",
-            "Requests that are being answered at this moment.",
-            "short",
-            [query("sum(http_server_active_requests{@})", "in flight")],
-        ),
-        stat(
-            "Workers alive",
-            "Worker processes alive; fewer than wanted means that some died or are still booting.",
-            "short",
-            [
-                query('sum(gunicorn_workers{@,state="live"})', "alive"),
-                query('sum(gunicorn_workers{@,state="target"})', "wanted"),
-            ],
-        ),
-        stat(
-            "Scraped",
-            "Share of the agents that answer Prometheus; below 100 % the rest of this page is not whole.",
-            "percentunit",
-            [query("avg(up{@})", "scraped")],
+            [query(f"histogram_quantile(0.99, sum by (le) ({BUCKETS}))", "p99", most=1)],
+            alerts=["SloLatencyBurning"],
         ),
     ]
 
 
-def _routes() -> list[Json]:
+def _behind() -> list[Panel]:
     return [
-        timeseries(
-            "Rate",
-            "Requests answered each second, by method and route template; no route means that none matched.",
-            "reqps",
-            [query(f"sum by (http_request_method, http_route) ({RATE})", "{{http_request_method}} {{http_route}}")],
-            stacked=True,
-        ),
-        timeseries(
-            "Errors",
-            "Requests that failed on our side each second, by route and type of error.",
-            "reqps",
-            [query(f"sum by (http_route, error_type) ({FAILED})", "{{http_route}} {{error_type}}")],
-            stacked=True,
-        ),
-        timeseries(
-            "Duration p50 and p99",
-            "Half of the requests, and 99 of 100, are faster. The points are exemplars: single requests with a trace.",
-            "s",
-            [
-                query(_quantile(0.5, "le, http_route"), "p50 {{http_route}}"),
-                query(_quantile(0.99, "le, http_route"), "p99 {{http_route}}", exemplars=True),
-            ],
-        ),
-    ]
-
-
-def _queue() -> list[Json]:
-    waited = "rate(http_server_request_queue_seconds_bucket{@}[$__rate_interval])"
-    return [
-        timeseries(
+        stat(
             "Queue time p95",
-            "Time from the proxy to the app; above 50 ms, requests wait for a free worker. "
-            "Empty where no proxy sets X-Request-Start.",
+            "What 95 of 100 requests waited at most between the proxy and the app. "
+            "Above the line, workers are full: go on to Saturation and tuning.",
             "s",
-            [query(f"histogram_quantile(0.95, sum by (le) ({waited}))", "p95")],
+            [
+                query(
+                    "histogram_quantile(0.95, sum by (le) "
+                    "(rate(http_server_request_queue_seconds_bucket{@}[$__rate_interval])))",
+                    "p95",
+                    most=1,
+                )
+            ],
+            limits=above(SLOW, limit("RequestsQueueing", "critical", "queue_seconds:p95")),
+            alerts=["RequestsQueueing"],
+            empty="no proxy sets X-Request-Start",
         ),
-        timeseries(
-            "Requests in flight by worker",
-            "Requests that each worker is answering at this moment; one line far above the others is skew.",
-            "short",
-            [query("sum by (instance, worker) (gunicorn_worker_active_requests{@})", "worker {{worker}}")],
-            stacked=True,
-        ),
-    ]
-
-
-def _per_worker(metric: str) -> str:
-    return f"sum by (instance, worker) (rate({metric}{{@}}[$__rate_interval]))"
-
-
-def _workers() -> list[Json]:
-    return [
-        timeseries(
-            "Requests by worker",
-            "Requests finished each second, by worker; a flat zero beside busy others is a stuck worker.",
-            "reqps",
-            [query(_per_worker("gunicorn_worker_requests_total"), "worker {{worker}}")],
-            stacked=True,
-        ),
-        timeseries(
-            "Errors by worker",
-            "Requests that failed each second, by worker; one worker alone points to that process, not to the code.",
-            "reqps",
-            [query(_per_worker("gunicorn_worker_errors_total"), "worker {{worker}}")],
-            stacked=True,
-        ),
-        timeseries(
-            "Busy",
-            "Mean number of requests that a worker has in hand; for a sync worker, 1 is all that it can do.",
-            "short",
-            [query(_per_worker("gunicorn_worker_busy_seconds_total"), "worker {{worker}}")],
-        ),
-        timeseries(
-            "Heartbeat age",
-            "Time since each worker last told the master that it lives; at gunicorn's timeout it is killed.",
-            "s",
-            [query("max by (instance, worker) (gunicorn_worker_heartbeat_age_seconds{@})", "worker {{worker}}")],
-        ),
-    ]
-
-
-def _pools() -> list[Json]:
-    by = "db_client_connection_pool_name"
-    pool = f"{{{{{by}}}}}"
-    waited = "rate(db_client_connection_wait_time_seconds_bucket{@}[$__rate_interval])"
-    timeouts = "rate(db_client_connection_timeouts_total{@}[$__rate_interval])"
-    return [
-        timeseries(
-            "Pool",
-            "Connections in use, idle, and allowed, and requests that wait for one, summed over the workers. "
-            "All in use while requests wait: the pool is too small, or its connections are held too long.",
+        stat(
+            "Workers missing",
+            "Workers that should be there and are not. More than nothing for longer than a boot takes: "
+            "the Workers dashboard shows how they ended.",
             "short",
             [
                 query(
-                    f"sum by ({by}, db_client_connection_state) (db_client_connection_count{{@}})",
-                    f"{pool} {{{{db_client_connection_state}}}}",
-                ),
-                query(f"sum by ({by}) (db_client_connection_max{{@}})", f"{pool} allowed"),
-                query(f"sum by ({by}) (db_client_connection_pending_requests{{@}})", f"{pool} waiting"),
+                    'sum(gunicorn_workers{@,state="target"}) - sum(gunicorn_workers{@,state="live"})',
+                    "missing",
+                    most=1,
+                )
             ],
+            limits=above(0),
+            alerts=["WorkersBelowTarget"],
         ),
-        timeseries(
-            "Pool wait p95",
-            "95 of 100 requests had a connection, or gave up, in less; opening one is included.",
-            "s",
-            [query(f"histogram_quantile(0.95, sum by (le, {by}) ({waited}))", f"{pool} p95")],
-        ),
-        timeseries(
-            "Pool timeouts",
-            "Requests each second that waited for a connection until the pool's timeout, and got none.",
-            "reqps",
-            [query(f"sum by ({by}) ({timeouts})", pool)],
+        stat(
+            "Seen",
+            "Share of the agents that answer Prometheus. Below 100 %, the rest of this page is not whole: "
+            "go on to Watching the watcher.",
+            "percentunit",
+            [query("avg(up{@})", "seen", most=1)],
+            alerts=["ServiceAbsent", "AgentAbsent"],
         ),
     ]
 
 
-def _caches() -> list[Json]:
-    def rate(results: str) -> str:
-        return f'rate(cache_requests_total{{@,result=~"{results}"}}[$__rate_interval])'
-
-    took = "rate(cache_request_duration_seconds_bucket{@}[$__rate_interval])"
+def _red() -> list[Panel]:
     return [
-        timeseries(
-            "Cache hits",
-            "Share of look-ups that found their value, of those that reached the cache; the rest went to the database.",
-            "percentunit",
-            [query(f"1 - sum by (cache) ({rate('miss')}) / sum by (cache) ({rate('hit|miss')})", "{{cache}}")],
-        ),
-        timeseries(
-            "Cache duration p95",
-            "95 of 100 requests to the cache took less; near its timeout, the cache slows the service down.",
-            "s",
-            [query(f"histogram_quantile(0.95, sum by (le, cache, operation) ({took}))", "{{cache}} {{operation}} p95")],
-        ),
-        timeseries(
-            "Cache errors",
-            "Requests to the cache each second that failed, or were skipped since it was just seen down.",
+        graph(
+            "Rate by route",
+            "Requests answered each second, by method and route. One that vanishes while the others go on is broken "
+            "before the app, or by a deploy.",
             "reqps",
-            [query(f"sum by (cache, result) ({rate('error|skipped')})", "{{cache}} {{result}}")],
+            [
+                query(
+                    f"label_replace(sum by (http_request_method, http_route) ({RATE}), {NONE})",
+                    "{{http_request_method}} {{http_route}}",
+                    by=["http_request_method", "http_route"],
+                    most=40,
+                )
+            ],
             stacked=True,
+            links=[TRACE],
+        ),
+        graph(
+            "Failed by route and error",
+            "Requests that failed each second, by route and type of error: an exception's name, or the status. "
+            "Open the logs of the route from any point.",
+            "reqps",
+            [
+                query(
+                    f"label_replace(sum by (http_route, error_type) ({FAILED}), {NONE})",
+                    "{{http_route}} {{error_type}}",
+                    by=["http_route", "error_type"],
+                    most=40,
+                    needs="failures",
+                ),
+                query("sum(rate(gunicorn_requests_lost_total{@}[$__rate_interval]))", "lost with their worker", most=1),
+            ],
+            stacked=True,
+            links=[TRACE],
+            alerts=["SloAvailabilityBurning", "LogErrors"],
+            empty="no request has failed",
+        ),
+    ]
+
+
+def _durations() -> list[Panel]:
+    return [
+        graph(
+            "Duration p99 by route",
+            "99 of 100 requests are faster. The points are exemplars, single requests: a click leads to the trace. "
+            "A route that rises alone has a slow dependency; all at once, the workers are full.",
+            "s",
+            [
+                query(
+                    f"label_replace({P99}, {NONE})",
+                    "{{http_route}}",
+                    by=["http_route"],
+                    most=40,
+                    exemplars=True,
+                )
+            ],
+            links=[TRACE],
+            alerts=["SloLatencyBurning"],
+        ),
+        heatmap(
+            "Durations",
+            "How many requests took how long. Two bands are two kinds of request, or a cache that hits and misses; "
+            "a band that climbs is a queue. Points are exemplars, and lead to traces.",
+            "s",
+            [
+                query(
+                    f"sum by (le) (increase({DURATION}_bucket{{{OF}}}[$__rate_interval]))",
+                    "{{le}}",
+                    by=["le"],
+                    most=16,
+                    exemplars=True,
+                )
+            ],
+            alerts=["SloLatencyBurning"],
+        ),
+    ]
+
+
+def _promises() -> list[Panel]:
+    return [
+        bars(
+            "Error budget left",
+            "What is left of the failures that the objective allows in 30 days. At nothing, the promise is broken: "
+            "changes wait until it recovers. docs/slo.md says how it is counted.",
+            "percentunit",
+            [query('job:slo_error_budget_remaining:ratio{job=~"$job"}', "{{job}} {{slo}}", by=["job", "slo"], most=4)],
+            alerts=["SloAvailabilityBurning", "SloLatencyBurning"],
+            width=8,
+        ),
+        graph(
+            "Budget burnt",
+            "How many times faster than allowed the budget is used up, over an hour and over a day. At 1 it lasts "
+            "exactly 30 days. The upper line is where the hour wakes somebody, the lower where the day is a ticket.",
+            "none",
+            [
+                query('job:slo_burn:rate1h{job=~"$job"}', "{{job}} {{slo}} 1h", by=["job", "slo"], most=4),
+                query('job:slo_burn:rate1d{job=~"$job"}', "{{job}} {{slo}} 1d", by=["job", "slo"], most=4),
+            ],
+            colours={"/ availability /": palette.BLUE, "/ latency /": palette.ORANGE},
+            limits=above(
+                limit("SloAvailabilityBurning", "warning", "slo_burn:rate1d"),
+                limit("SloAvailabilityBurning", "critical", "slo_burn:rate1h"),
+            ),
+            alerts=["SloAvailabilityBurning", "SloLatencyBurning"],
+            width=8,
+        ),
+        table(
+            "Alerts that fire",
+            "What is wrong now, as the rules see it; the name is that of a page in runbooks/. "
+            "Critical first: a warning below it is often its cause.",
+            "short",
+            [
+                query(
+                    "max by (alertname, severity, instance) "
+                    '(ALERTS{job=~"$job",instance=~"|$instance",alertstate="firing"})',
+                    "",
+                    by=["alertname", "severity", "instance"],
+                    most=20,
+                    needs="alerts",
+                )
+            ],
+            {"severity": "Severity", "alertname": "Alert", "instance": "Instance"},
+            empty="nothing is wrong",
+            width=8,
+        ),
+    ]
+
+
+def _worst() -> list[Panel]:
+    ratio = f"sum by (http_route) ({FAILED}) / sum by (http_route) ({RATE})"
+    return [
+        bars(
+            "Slowest routes",
+            "The five routes with the highest p99. The first one is where a faster query or a cache is felt most: "
+            "its traces say what it waits for.",
+            "s",
+            [
+                query(
+                    f"topk(5, label_replace({P99} >= 0, {NONE}))",
+                    "{{http_route}}",
+                    by=["http_route"],
+                    most=5,
+                    shape="instant",
+                )
+            ],
+            alerts=["SloLatencyBurning"],
+            links=[TRACE],
+        ),
+        bars(
+            "Failing routes",
+            "The five routes of which the largest share fails. One at 100 % is broken; a few per cent on all is a "
+            "dependency: go on to Dependencies.",
+            "percentunit",
+            [
+                query(
+                    f"topk(5, label_replace({ratio} > 0, {NONE}))",
+                    "{{http_route}}",
+                    by=["http_route"],
+                    most=5,
+                    needs="failures",
+                    shape="instant",
+                )
+            ],
+            alerts=["SloAvailabilityBurning"],
+            empty="no route fails",
+            links=[TRACE],
+        ),
+    ]
+
+
+def _versions() -> list[Panel]:
+    return [
+        table(
+            "What runs",
+            "The servers of this service and their versions. Two versions for longer than a deploy takes: "
+            "it stopped half way.",
+            "short",
+            [
+                query(
+                    "max by (instance, service_version, deployment_environment_name) (target_info{@})",
+                    "",
+                    by=["instance", "service_version", "deployment_environment_name"],
+                    most=10,
+                )
+            ],
+            {
+                "instance": "Instance",
+                "service_version": "Version",
+                "deployment_environment_name": "Environment",
+            },
         ),
     ]

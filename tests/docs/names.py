@@ -25,7 +25,8 @@ VARIABLE = re.compile(r"(?<![\w.$])([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b|\b([A-Z][A-
 FILE = re.compile(r"`((?:app|dashboards|docs|monitoring|observability|runbooks|scripts|tests)/[\w./-]*)`")
 
 SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("",), "gauge": ("",)}
-OF_PROMETHEUS = {"job", "instance", "alertname"}
+# of Prometheus itself, of our rules, of Loki
+OF_PROMETHEUS = {"job", "instance", "alertname", "severity", "slo", "phase", "service"}
 # of `make test`; fcntl(2)'s; https://no-color.org; urllib.request.getproxies reads these
 OTHER_VARIABLES = {"ARGS", "F_OFD_SETLK", "NO_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 

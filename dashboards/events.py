@@ -1,0 +1,48 @@
+"""Moments that explain what graphs show: deploys, reloads, and workers that died."""
+
+from typing import Final
+
+from dashboards import palette
+from dashboards.frame import Annotation
+from dashboards.panels import query
+
+DEATHS: Final = "boot_failed|crashed|killed|oom_killed|timeout"
+
+DEPLOYS: Final = Annotation(
+    "Deploy",
+    query(
+        'max by (job, service_version) (target_info{job=~"$job"}) unless on (job, service_version) '
+        'max by (job, service_version) (last_over_time(target_info{job=~"$job"}[1h] offset 1m))',
+        "",
+        by=["job", "service_version"],
+        most=5,
+        needs="start",
+    ),
+    palette.BLUE,
+    "{{job}} runs version {{service_version}}",
+)
+RELOADS: Final = Annotation(
+    "Reload",
+    query(
+        "sum by (instance) (increase(gunicorn_reloads_total{@}[$__rate_interval])) > 0",
+        "",
+        by=["instance"],
+        most=10,
+        needs="reload",
+    ),
+    palette.PURPLE,
+    "{{instance}} was told to reload",
+)
+WORKER_DEATHS: Final = Annotation(
+    "Worker death",
+    query(
+        "sum by (instance, cause) (increase(gunicorn_worker_exits_total"
+        f'{{@,cause=~"{DEATHS}"}}[$__rate_interval])) > 0',
+        "",
+        by=["instance", "cause"],
+        most=20,
+        needs="dead-workers",
+    ),
+    palette.BAD,
+    "{{instance}}: {{cause}}",
+)
