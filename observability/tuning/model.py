@@ -89,6 +89,7 @@ class Signals:
         boot_seconds: how long a worker takes from its fork to its first heartbeat.
         reloading: whether a reload is under way, or was in the last minute.
         preload: whether the master has loaded the app.
+        servers: servers of the same job that are up, this one among them: its replicas.
     """
 
     server: str
@@ -132,6 +133,7 @@ class Signals:
     boot_seconds: float = 1.0
     reloading: bool = False
     preload: bool = False
+    servers: int = 1
 
     @property
     def settled(self) -> bool:
@@ -149,6 +151,11 @@ class Limits:
         queue_objective: seconds of Q above which requests wait too long.
         actions_per_hour: most changes of one server in an hour.
         fresh_seconds: age above which signals decide nothing: two scrapes.
+        grow_seconds: seconds from a change to growth, at least; twice the time to boot where that is more.
+        shrink_seconds: seconds from a change to a removal, at least; more where removals had to be taken back.
+        idle_seconds: seconds that little must have been to do before a worker is removed.
+        window_seconds: seconds that rates are taken over; a step is judged when such a window lies after it.
+        learned_seconds: seconds that a learned ceiling holds.
     """
 
     floor: int = 2
@@ -156,6 +163,11 @@ class Limits:
     queue_objective: float = 0.05
     actions_per_hour: int = 6
     fresh_seconds: float = 15.0
+    grow_seconds: float = 60.0
+    shrink_seconds: float = 600.0
+    idle_seconds: float = 600.0
+    window_seconds: float = 60.0
+    learned_seconds: float = 86_400.0
 
 
 @dataclass(frozen=True)

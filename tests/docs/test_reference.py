@@ -10,6 +10,7 @@ import pytest
 
 from app.settings import Settings as AppSettings
 from observability import catalogue, settings
+from observability.tuning.settings import Settings as TunerSettings
 from tests.server import ROOT
 
 SETTINGS = (ROOT / "docs/settings.md").read_text()
@@ -49,7 +50,7 @@ def test_pages_say_nothing_of_this_machine_or_its_environment(tmp_path):
     assert list(tmp_path.iterdir()) == [], "no slot is claimed"
 
 
-@pytest.mark.parametrize("name", ["settings.md", "metrics.md"])
+@pytest.mark.parametrize("name", ["settings.md", "metrics.md", "decisions.md"])
 def test_a_page_that_is_changed_or_gone_is_named_and_written_anew(copy, name):
     page = copy / "docs" / name
     before = page.read_text()
@@ -78,7 +79,7 @@ def test_an_app_of_ones_own_needs_no_settings_and_no_metrics(copy):
     assert "## The service" not in (copy / "docs/settings.md").read_text()
 
 
-@pytest.mark.parametrize("cls", [settings.Settings, settings.Server, AppSettings])
+@pytest.mark.parametrize("cls", [settings.Settings, settings.Server, TunerSettings, AppSettings])
 def test_every_setting_is_there_with_what_it_takes_and_its_default(cls):
     for each in fields(cls):
         cells = [line.split(" | ") for line in SETTINGS.splitlines() if f"`{each.metadata['variable']}` |" in line]
