@@ -45,6 +45,7 @@ store.STORE.claims_lazily = False  # in this process the hooks claim: a master t
 # Shown from the start, so that the first one is an increase: alerts ask for that.
 _FROM_ZERO: tuple[tuple[Any, ...], ...] = (
     (catalogue.LOG_LINES_DROPPED,),
+    (catalogue.RELOADS,),
     *((catalogue.LOG_MESSAGES, level) for level in events.SEVERITIES),
     *((catalogue.SPANS, outcome) for outcome in ("exported", "dropped")),
 )

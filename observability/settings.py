@@ -128,6 +128,7 @@ flag = Kind("1 or 0 (true, false, yes, no, on, off)", _parse_flag)
 text = Kind("any text on one line", _parse_matching(r"[^\r\n\0]*"))
 name = Kind("letters, digits and ._-/: up to 128 of them", _parse_matching(r"[\w./:\-]{0,128}"))
 directory = Kind("an absolute path", _parse_directory)
+file = Kind("the absolute path of a file, read when it is needed", _parse_directory)
 readable_file = Kind("the absolute path of a file", _parse_readable_file)
 bind_address = Kind(
     "HOST:PORT or unix:PATH, several joined by commas",
@@ -246,6 +247,12 @@ class Settings:
     agent_port: int = setting("OBSERVABILITY_AGENT_PORT", port, 9101, "Port that the agent listens on.")
     ready_workers: int = setting(
         "OBSERVABILITY_READY_WORKERS", integer(1, 1024), 1, "Booted workers that /readyz asks for."
+    )
+    control_token_file: Path | None = setting(
+        "OBSERVABILITY_CONTROL_TOKEN_FILE",
+        file,
+        None,
+        "File with the token for POST /workers of the agent; without one nobody changes workers: docs/control.md.",
     )
     max_label_sets: int = setting(
         "OBSERVABILITY_MAX_LABEL_SETS",

@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from observability import catalogue
+from observability import catalogue, limits
+from observability.agent import check_config
 from observability.page import Page
 from observability.probes import cgroup, process, sockets
 from observability.probes.lasting import Lasting
@@ -18,6 +19,7 @@ from observability.scrape import Reading
 FRESH_SECONDS = 0.9  # what was read is used for so long, however often it is asked
 PSS_SECONDS = 15.0  # the kernel walks all of a process's pages for it
 _LISTENERS_SECONDS = 15.0
+_YOUNG_SECONDS = 5.0  # a worker that is older when this process begins may have booted long ago
 
 
 @dataclass
@@ -79,6 +81,10 @@ class Outside:
         self.listeners: dict[str, list[sockets.Listener]] = {}
         self.overflows: int | None = None
         self.usage = cgroup.Usage()
+        self.cores: float | None = None
+        self.preloaded: bool | None = None
+        self._master = 0
+        self._boots: dict[int, float] = {}
         self._at = 0.0
         self._inodes: set[int] = set()
         self._inodes_due = 0.0
@@ -96,6 +102,7 @@ class Outside:
         now = time.monotonic()
         if now - self._at < FRESH_SECONDS:
             return
+        self._look_at_boots([reading for reading in workers if reading.live], first=not self._at)
         self._at = now
         for gone in self.ledgers.keys() - {reading.number for reading in workers}:
             del self.ledgers[gone]
@@ -108,8 +115,33 @@ class Outside:
             ledger.look_at_memory(reading.number, now)
         self._look_at_listeners(masters, [reading for reading in workers if reading.live], now)
         self.overflows = sockets.overflows()
-        master = next(filter(None, map(self._pid, masters)), 0)
+        self._look_at_master(next(filter(None, map(self._pid, masters)), 0))
+
+    def _look_at_master(self, master: int) -> None:
+        """Read what holds for the whole server; what the master was told at its start is read once."""
         self.usage = cgroup.read(cgroup.directory_of(master) if master else None)
+        self.cores = self._usable_cores(master) if master else None
+        if master != self._master:
+            self._master, self.preloaded = master, check_config.preloaded(master) if master else None
+
+    def _usable_cores(self, master: int) -> float | None:
+        try:
+            bound = float(len(os.sched_getaffinity(master)))
+        except OSError:
+            return None
+        if self.usage.quota is not None:
+            return min(bound, self.usage.quota)
+        return bound if self.sidecar else min(bound, limits.cpus())  # version 1; a sidecar's group is another
+
+    def _look_at_boots(self, workers: Sequence[Reading], *, first: bool) -> None:
+        """Note how old each worker is when it is first seen booted: nobody needs to know a boot better."""
+        for gone in self._boots.keys() - {int(reading.note.get("pid", 0)) for reading in workers}:
+            del self._boots[gone]
+        for reading in workers:
+            pid, started = int(reading.note.get("pid", 0)), reading.note.get("started")
+            if reading.forked and reading.note.get("booted") and started and pid not in self._boots:
+                age = max(0.0, time.time() - float(started))
+                self._boots[pid] = 0.0 if first and age > _YOUNG_SECONDS else age
 
     def _pid(self, reading: Reading) -> int:
         """Return the pid of a slot's owner; 0 where it is dead, or of a process namespace that is not ours."""
@@ -155,6 +187,9 @@ class Outside:
             if all(each.drops is not None for each in found):
                 page.put(catalogue.LISTEN_DROPS, self._drops[address].total, address)
         _put_known(page, catalogue.LISTEN_OVERFLOWS, self.overflows)
+        _put_known(page, catalogue.USABLE_CORES, self.cores)
+        _put_known(page, catalogue.PRELOADED, self.preloaded)
+        _put_known(page, catalogue.BOOT_SECONDS, max(self._boots.values(), default=0.0) or None)
         _put_usage(page, self.usage)
 
 

@@ -16,6 +16,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from observability import exposition, logs, oom, runtime, slots, stacks, store
+from observability.agent import control
 from observability.agent.view import View
 from observability.settings import Settings
 
@@ -26,8 +27,8 @@ _RETRY_SECONDS = 1.0
 _WATCH_SECONDS = 2.5
 
 
-def create_agent_app(view: View) -> Flask:
-    """Make the agent's small HTTP interface; all of it only reads."""
+def create_agent_app(view: View, hand: control.Control | None = None) -> Flask:
+    """Make the agent's small HTTP interface; all of it only reads, but for what `hand` does."""
     app = Flask("observability.agent")
 
     @app.get("/metrics")
@@ -46,7 +47,9 @@ def create_agent_app(view: View) -> Flask:
 
     @app.get("/state")
     def state() -> Response:
-        return jsonify(view.state(dead=request.args.get("dead") == "1"))
+        found = view.state(dead=request.args.get("dead") == "1")
+        found["agent"]["control"] = hand.state() if hand else None
+        return jsonify(found)
 
     @app.get("/workers/<int:slot>/stack")
     def stack(slot: int) -> Response:
@@ -60,6 +63,8 @@ def create_agent_app(view: View) -> Flask:
     def index() -> Response:
         return Response("/metrics\n/livez\n/readyz\n/state\n/workers/SLOT/stack\n", content_type="text/plain")
 
+    if hand:
+        control.install(app, hand)
     return app
 
 
@@ -72,8 +77,14 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
 
     def handle(self) -> None:
         """Serve one connection."""
-        with gevent.Timeout(CONNECTION_SECONDS, False):
+        with gevent.Timeout(CONNECTION_SECONDS, False) as self.limit:
             super().handle()
+
+    def get_environ(self) -> dict[str, Any]:
+        """Let a request that may take longer find the limit."""
+        environ: dict[str, Any] = super().get_environ()
+        environ[control.CONNECTION] = self.limit
+        return environ
 
 
 class _ErrorLog:
@@ -105,8 +116,9 @@ def serve(settings: Settings, master: int = 0, fd: int = -1, delay: float = 0.0)
     time.sleep(delay)
     listener = socket.socket(fileno=fd) if fd >= 0 else _listen(settings)
     view = View(settings.directory, settings.ready_workers, master)
-    app = create_agent_app(view)
-    gevent.spawn(_watch, view)
+    hand = _hand(view, settings)
+    app = create_agent_app(view, hand)
+    gevent.spawn(_watch, view, hand)
     server = WSGIServer(
         listener, app, log=None, error_log=_ErrorLog(), handler_class=_Handler, spawn=Pool(MAX_CONNECTIONS)
     )
@@ -115,6 +127,18 @@ def serve(settings: Settings, master: int = 0, fd: int = -1, delay: float = 0.0)
     host, port = listener.getsockname()[:2]
     logs.get_logger("observability.agent").info("agent listens", address=f"http://{host}:{port}", master=master)
     server.serve_forever()
+
+
+def _hand(view: View, settings: Settings) -> control.Control | None:
+    """Make what changes workers, where there is a token; a sidecar may see another process under the master's pid."""
+    if settings.control_token_file is None:
+        return None
+    if not view.master:
+        logs.get_logger("observability.agent").warning(
+            "a sidecar changes no workers: OBSERVABILITY_CONTROL_TOKEN_FILE has no effect here"
+        )
+        return None
+    return control.Control(view, settings.control_token_file)
 
 
 def _listen(settings: Settings) -> Any:
@@ -133,13 +157,15 @@ def _listen(settings: Settings) -> Any:
             gevent.sleep(_RETRY_SECONDS)
 
 
-def _watch(view: View) -> None:
+def _watch(view: View, hand: control.Control | None) -> None:
     """Look at the server now and then, whoever asks: what a worker had counted when it dies would be lost otherwise."""
     while True:
         gevent.sleep(_WATCH_SECONDS)
         try:
             if time.monotonic() - view.observed_at >= _WATCH_SECONDS:
                 view.observe()
+            if hand:
+                hand.look()
         except Exception as error:
             runtime.failed("agent", error)
 

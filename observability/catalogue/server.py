@@ -24,6 +24,13 @@ LISTEN_OVERFLOWS = declare(
     "Connections that found a full backlog at any TCP listener of the network namespace, other servers' included.",
 )
 
+# What the server may use
+USABLE_CORES = declare(
+    "gunicorn_usable_cpu_cores",
+    "gauge",
+    "CPUs that the server may use: those it is bound to, or the control group's quota where that is less.",
+)
+
 # Limits of the control group (version 2) and what is pressed against them
 CGROUP_CPU_QUOTA = declare("cgroup_cpu_quota_cores", "gauge", "CPUs that the control group may use, if it has a quota.")
 CGROUP_PERIODS = declare("cgroup_cpu_periods_total", "counter", "Quota periods in which the control group ran.")
@@ -78,6 +85,16 @@ PREVIOUS_END = declare(
     "gauge",
     "Unix time at which the server before this one ended without being asked to: halted, or killed.",
     ("outcome",),
+)
+PRELOADED = declare(
+    "gunicorn_preloaded",
+    "gauge",
+    "1 where the master has loaded the app before it forks (preload_app), as its command line and environment say.",
+)
+BOOT_SECONDS = declare(
+    "gunicorn_worker_boot_seconds",
+    "gauge",
+    "Longest time that one of the present workers took from its fork until it was seen booted: up to 2.5 s too long.",
 )
 RELOADS = declare("gunicorn_reloads_total", "counter", "Reloads of the configuration (HUP).")
 INFO = declare("gunicorn_info", "gauge", "Always 1; its labels say what runs.", ("version", "python_version"))
