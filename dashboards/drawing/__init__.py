@@ -1,0 +1,1 @@
+"""Pictures of the dashboards: what their queries are answered, recorded, and drawn with Grafana's own components."""
