@@ -9,6 +9,27 @@ RUN python -m venv --without-pip /venv && \
     python -m pip --python /venv/bin/python install --no-cache-dir --disable-pip-version-check \
         --only-binary=:all: --require-hashes -r /requirements.txt
 
+FROM ${PYTHON_IMAGE} AS build-grafana
+COPY requirements-grafana.txt /
+RUN python -m venv --without-pip /venv && \
+    python -m pip --python /venv/bin/python install --no-cache-dir --disable-pip-version-check \
+        --only-binary=:all: --require-hashes -r /requirements-grafana.txt
+
+# What writes annotations into Grafana, apart from the app: grafana-client's HTTP library replaces urllib3.
+# `docker build --target grafana .`; BuildKit leaves it out of the app's build.
+FROM ${PYTHON_IMAGE} AS grafana
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin sightline && \
+    install -d -o sightline -g sightline /spool
+COPY --from=build-grafana /venv /venv
+WORKDIR /srv
+COPY observability ./observability
+RUN python -m compileall -q .
+USER 10001:10001
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "-m", "observability", "grafana"]
+CMD ["annotate"]
+
 FROM ${PYTHON_IMAGE}
 ARG VERSION=unknown
 LABEL org.opencontainers.image.title="Sightline" \
@@ -16,9 +37,9 @@ LABEL org.opencontainers.image.title="Sightline" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}"
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SERVICE_VERSION=${VERSION}
-# /data is made here so that a named volume mounted on it starts with this owner.
+# /data and /tuner are made here so that a named volume mounted on one starts with this owner.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin sightline && \
-    install -d -o sightline -g sightline /data
+    install -d -o sightline -g sightline /data /tuner
 COPY --from=build /venv /venv
 WORKDIR /srv
 COPY gunicorn.conf.py ./

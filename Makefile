@@ -5,6 +5,7 @@
 ## AGENT_PORT=9101         Port of the agent: metrics, health, state.
 ## PROMETHEUS_PORT=9090    Port of Prometheus.
 ## ALERTMANAGER_PORT=9093  Port of Alertmanager.
+## TUNER_PORT=9102         Port of the tuner: what it decided, its metrics, its webhook.
 ## GRAFANA_PORT=3000       Port of Grafana, in containers.
 ## BIND_ADDRESS=127.0.0.1  Address that the app and Grafana are published on, in containers.
 ## TLS_PORT=8443           Port of the app by HTTPS, with compose.tls.yml.
@@ -14,6 +15,7 @@
 ## COMPOSE_FILE=           Compose files instead of docker-compose.yml and compose.local.yml, joined by colons.
 ## DOCKER_SOCKET=/var/run/docker.sock  The Docker daemon's socket, if `make up` does not find it.
 ## DOCKER_GID=0            The group of that socket, if `make up` does not find it.
+## ANNOTATED_GRAFANA_URL=http://grafana:3000  Grafana that the profile `annotations` writes to, as its container finds it.
 ## LOAD_SECONDS=600        How long the profile `load` sends requests.
 ## LOAD_CLIENTS=4          How many clients it sends them from.
 ## MODE=auto               containers, native, or auto: containers where a Docker daemon answers.
@@ -30,7 +32,7 @@ VENV := .venv/bin
 COMPILE := $(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	pyproject.toml
 
-.PHONY: help setup up down status logs traffic test test-compose sight prove bench bench-overhead bench-scrape check format docs dashboards slo requirements clean
+.PHONY: help setup up down status logs traffic test test-compose sight prove bench bench-overhead bench-scrape check format docs dashboards pictures grafana slo requirements clean
 
 help: ## List the targets and the settings
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -99,6 +101,14 @@ docs: setup ## Write the reference pages anew, from the code
 
 dashboards: setup ## Write the dashboards' JSON anew, from their builders
 	$(VENV)/python -m dashboards.build
+
+grafana: ## Run a part of `python -m observability grafana`, as ARGS says: make grafana ARGS="sync --dry-run"
+	@$(PROGRAM) -m scripts.venv grafana
+	@.venv-grafana/bin/python -m observability grafana $(ARGS)
+
+pictures: setup ## Run live servers into trouble, and draw the dashboards of it for docs/images; needs npm and Chromium
+	@$(PROGRAM) -m scripts.packages
+	$(VENV)/python -m scripts.pictures $(ARGS)
 
 slo: setup ## Write Prometheus' rules for the service level objectives anew, from monitoring/slo.yml
 	$(VENV)/python -m scripts.slo

@@ -5,11 +5,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from observability.settings import Settings, load_or_exit
+from observability.grafana import command as grafana_command
+from observability.settings import Settings, load, load_or_exit
 
 _AGENT = "serve metrics, health and live state of the server in OBSERVABILITY_DIR"
 _TOP = "watch a server and its workers in the terminal; after its death, see what it left"
 _DOCTOR = "check the settings, the state directory, the agent and the server, and say what to do"
+_TUNER = "turn alerts and saturation into better settings: decide, advise, apply, undo what did not help"
+_SERVE = "run the tuner: Alertmanager's webhook, a slow poll, its metrics and its decisions"
+_HISTORY = "print what the tuner did, and what came of it"
+_ADVISE = "say once what is the matter with the servers, and which setting to change to what; changes nothing"
 _SORTED: tuple[str, ...] = ("slot", "pid", "class", "busy", "in flight", "queued", "req/s", "err/s", "p99")
 _SORTED += ("CPU", "PSS", "lag", "age", "oldest", "beat")
 
@@ -28,6 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_agent(commands)
     _add_top(commands)
     _add_doctor(commands)
+    _add_grafana(commands)
+    _add_tuner(commands)
     return parser
 
 
@@ -71,6 +78,45 @@ def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     doctor.set_defaults(run=_doctor)
 
 
+def _add_tuner(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    tuner = commands.add_parser("tuner", help=_TUNER, description=_sentence(_TUNER))
+    tuners = tuner.add_subparsers(dest="tuner_command", required=True, metavar="COMMAND")
+    served = tuners.add_parser("serve", help=_SERVE, description=_sentence(_SERVE))
+    served.set_defaults(run=_tuner_serve)
+    past = tuners.add_parser("history", help=_HISTORY, description=_sentence(_HISTORY))
+    past.add_argument("--directory", type=Path, help="where it remembers; default: TUNER_DIR")
+    past.add_argument("--json", action="store_true", help="write one JSON object")
+    past.set_defaults(run=_tuner_history)
+    _add_advise(tuners)
+
+
+def _add_advise(tuners: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    advise = tuners.add_parser(
+        "advise",
+        help=_ADVISE,
+        description=_sentence(_ADVISE),
+        epilog="Exit status: 0 well, 1 when there is time, 2 soon, 3 now; 4 where there is nothing to decide on.",
+    )
+    # argparse's own status for an option that it does not take would say "soon"
+    setattr(advise, "error", lambda message: advise.exit(4, f"{advise.prog}: {message}\n"))  # noqa: B010
+    where = advise.add_mutually_exclusive_group()
+    where.add_argument("--prometheus", metavar="URL", help="read from it; default: TUNER_PROMETHEUS_URL")
+    where.add_argument(
+        "--agent", metavar="URL", help="watch it for a while; default: TUNER_AGENT_URL, else this machine's"
+    )
+    advise.add_argument("--server", metavar="NAME", help="only this one, as Prometheus calls the instance")
+    advise.add_argument("--at", metavar="TIME", help="a recorded moment: 2026-03-04T05:06, Unix seconds, or 10m ago")
+    advise.add_argument("--range", metavar="SPAN", help="the worst moment of a recorded range, such as 30m")
+    advise.add_argument("--watch", metavar="SPAN", default="20s", help="how long an agent is watched; default 20s")
+    advise.add_argument("--json", action="store_true", help="write one JSON object")
+    advise.set_defaults(run=_tuner_advise)
+
+
+def _add_grafana(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    about = grafana_command.ABOUT
+    grafana_command.add(commands.add_parser("grafana", help=about, description=_sentence(about)))
+
+
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
@@ -103,3 +149,23 @@ def _doctor(chosen: argparse.Namespace) -> int:
     from observability import doctor
 
     return doctor.run(as_json=chosen.json)
+
+
+def _tuner_serve(_: argparse.Namespace) -> int:
+    from observability.tuning import service
+
+    return service.run()
+
+
+def _tuner_history(chosen: argparse.Namespace) -> int:
+    from observability.tuning import past
+    from observability.tuning.settings import Settings as TunerSettings
+
+    return past.run(chosen.directory or load_or_exit(TunerSettings).directory, as_json=chosen.json)
+
+
+def _tuner_advise(chosen: argparse.Namespace) -> int:
+    from observability.top.source import agent_url
+    from observability.tuning import advise
+
+    return advise.run(chosen, lambda: agent_url(load(Settings)))

@@ -30,6 +30,8 @@ def _addresses(options: Options) -> Iterator[tuple[str, str]]:
         yield "Prometheus", f"http://{LOOPBACK}:{options.prometheus_port}/"
     if not inside and (in_containers or packages.ALERTMANAGER.path()):
         yield "Alertmanager", f"http://{LOOPBACK}:{options.alertmanager_port}/"
+    if not inside:
+        yield "Tuner", f"http://{LOOPBACK}:{options.tuner_port}/decisions"
     if in_containers:
         yield "Grafana", f"http://{LOOPBACK}:{options.grafana_port}/ (admin, .secrets/grafana_admin_password)"
     else:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from scripts import services
 from scripts.options import ROOT, Options
 from scripts.ports import LOOPBACK
 from scripts.problem import Problem
@@ -28,11 +29,19 @@ def render(options: Options) -> None:
             REPLICAS: f"    static_configs:\n      - targets: [{LOOPBACK}:{options.agent_port}]\n",
             "prometheus:9090": f"{LOOPBACK}:{options.prometheus_port}",
             "alertmanager:9093": f"{LOOPBACK}:{options.alertmanager_port}",
+            "tuner:9102": f"{LOOPBACK}:{options.tuner_port}",
             "rules/*.yml": f"{MONITORING}/prometheus/rules/*.yml",
         },
         end=CONTAINERS_ONLY,
     )
-    _render(MONITORING / "alertmanager/alertmanager.yml", options.run / "alertmanager/alertmanager.yml", {})
+    _render(
+        MONITORING / "alertmanager/alertmanager.yml",
+        options.run / "alertmanager/alertmanager.yml",
+        {
+            "tuner:9102": f"{LOOPBACK}:{options.tuner_port}",
+            "/run/secrets/webhook_token": str(services.secrets(options) / services.WEBHOOK_TOKEN),
+        },
+    )
 
 
 def _render(source: Path, target: Path, replacements: Mapping[str, str], end: str = "") -> None:

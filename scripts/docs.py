@@ -13,6 +13,10 @@ from pathlib import Path
 
 from observability import metrics, settings, store, values
 from observability.catalogue import METRICS, Metric
+from observability.grafana.settings import Settings as Grafana
+from observability.tuning import bounds, table
+from observability.tuning import settings as tuning
+from scripts import decisions
 from scripts.options import ROOT
 
 DOCS = ROOT / "docs"
@@ -36,7 +40,8 @@ A secret is masked there; of a URL, its password.
 """
 
 METRICS_HEAD = """
-The agent serves all of them at `/metrics`, the tuner its own: as Prometheus text, or as OpenMetrics with exemplars, if the client asks.
+The agent serves them at `/metrics`, and the tuner serves its own: as Prometheus text, or as OpenMetrics with
+exemplars, if the client asks.
 Counters and histograms go on where a worker's predecessor stopped; only a new server begins at zero.
 Gauges are those of live workers.
 The label `worker` is the number of the worker's [slot](slots.md), not its pid.
@@ -48,7 +53,11 @@ Label sets beyond `OBSERVABILITY_MAX_LABEL_SETS` in a worker are counted togethe
 def build() -> dict[str, str]:
     """Return every reference page by its file's name."""
     own = _import_app()
-    return {"settings.md": _settings_page(own), "metrics.md": _metrics_page(list(declared_by_app()))}
+    return {
+        "settings.md": _settings_page(own),
+        "metrics.md": _metrics_page(list(declared_by_app())),
+        "decisions.md": _decisions_page(),
+    }
 
 
 def _import_app() -> type | None:
@@ -82,6 +91,9 @@ def _settings_page(own: type | None) -> str:
     parts = [f"# Settings\n\n{WRITTEN}\n{SETTINGS_HEAD}"]
     parts += _settings_table("The server", "What `gunicorn.conf.py` reads.", settings.Server)
     parts += _settings_table("Telemetry", "What the server, each worker and the agent read.", settings.Settings)
+    about = "What `python -m observability grafana` reads; see [Grafana](grafana.md)."
+    parts += _settings_table("Grafana", about, Grafana)
+    parts += _settings_table("The tuner", "What `python -m observability tuner serve` reads.", tuning.Settings)
     if own is not None:
         parts += _settings_table("The service", "What the app in `app/` reads; yours has its own.", own)
     parts.append("## The commands\n\nWhat `make` takes, as in `make up APP_PORT=8001` or from the environment.\n")
@@ -130,6 +142,19 @@ def _number(bound: float) -> str:
 
 def _labels(metric: Metric) -> str:
     return ", ".join(f"`{label}`" for label in ("worker",) * metric.per_worker + metric.labels)
+
+
+def _decisions_page() -> str:
+    rows = (
+        (f"`{row.name}`", _plain(row.when), _plain(row.meaning), _plain(row.does), "yes" * bool(row.vetoes))
+        for row in table.TABLE
+    )
+    vetoes = ((f"`{name}`", _plain(why)) for name, why in bounds.VETOES.items())
+    tables = (
+        _table(("Row", "Holds when", "Means", "Does, and advises", "Vetoes growth"), rows),
+        _table(("Veto", "Holds when"), vetoes),
+    )
+    return f"# Decisions\n\n{WRITTEN}\n\n{decisions.around(*tables)}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts import configs, packages, ports, running, services, traffic, venv
+from scripts import configs, packages, ports, running, secret_files, services, traffic, venv
 from scripts.interrupts import uninterrupted
 from scripts.options import ROOT, Options
 from scripts.problem import Problem
@@ -32,6 +32,7 @@ def up(options: Options) -> None:
     ports.demand({variable: numbers[variable] for name in missing for variable in services.PORTS[name]})
     venv.ensure()
     _install_monitors(options)
+    secret_files.make(services.secrets(options), (services.WEBHOOK_TOKEN, services.CONTROL_TOKEN), 0o600)
     configs.render(options)
     running.remember(options)
     everything = [found for name in services.wanted() if (found := services.service(name, options))]
@@ -79,7 +80,7 @@ def logs(options: Options, *, follow: bool) -> None:
 
 def remove_data(options: Options) -> None:
     """Remove native state; what somebody else put into the directory stays."""
-    for name in ("processes", "logs", "data", "prometheus", "alertmanager"):
+    for name in ("processes", "logs", "data", "prometheus", "alertmanager", "tuner", "secrets"):
         shutil.rmtree(options.run / name, ignore_errors=True)
     (options.run / "lock").unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty, or not there

@@ -24,6 +24,7 @@ class Options:
     agent_port: int = 9101
     prometheus_port: int = 9090
     alertmanager_port: int = 9093
+    tuner_port: int = 9102
     grafana_port: int = 3000
     mode: str = "auto"
     run_dir: str = ".run"

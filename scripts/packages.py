@@ -39,6 +39,11 @@ class Tool:
 
 PROMETHEUS = Tool("prometheus", ("prometheus",))
 ALERTMANAGER = Tool("prometheus-alertmanager", ("prometheus-alertmanager", "alertmanager"))
+NGINX = Tool("nginx", ("nginx", "/usr/sbin/nginx"))
+NGINX_EXPORTER = Tool("prometheus-nginx-exporter", ("prometheus-nginx-exporter", "nginx-prometheus-exporter"))
+POSTGRES_EXPORTER = Tool("prometheus-postgres-exporter", ("prometheus-postgres-exporter", "postgres_exporter"))
+REDIS_EXPORTER = Tool("prometheus-redis-exporter", ("prometheus-redis-exporter", "redis_exporter"))
+BLACKBOX_EXPORTER = Tool("prometheus-blackbox-exporter", ("prometheus-blackbox-exporter", "blackbox_exporter"))
 FOR_TESTS = (
     PROMETHEUS,
     ALERTMANAGER,
@@ -46,7 +51,11 @@ FOR_TESTS = (
     Tool("prometheus-alertmanager", ("amtool",)),
     Tool("redis-server", ("redis-server",)),
     Tool("postgresql", ("postgres", "/usr/lib/postgresql/*/bin/postgres")),
-    Tool("nginx", ("nginx", "/usr/sbin/nginx")),
+    NGINX,
+    NGINX_EXPORTER,
+    POSTGRES_EXPORTER,
+    REDIS_EXPORTER,
+    BLACKBOX_EXPORTER,
 )
 FOR_CONTAINERS = (
     Tool("docker.io", ("dockerd", "/usr/sbin/dockerd")),

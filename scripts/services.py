@@ -1,4 +1,4 @@
-"""What native mode runs: the app with its agent, Prometheus, Alertmanager, and a minute of sample traffic."""
+"""What native mode runs: the app and its agent, Prometheus, Alertmanager, the tuner, and a minute of sample traffic."""
 
 import os
 import sys
@@ -14,9 +14,11 @@ PORTS = {
     "prometheus": ("PROMETHEUS_PORT",),
     "alertmanager": ("ALERTMANAGER_PORT",),
     "app": ("APP_PORT", "AGENT_PORT"),
+    "tuner": ("TUNER_PORT",),
 }
 TOOLS = {"prometheus": packages.PROMETHEUS, "alertmanager": packages.ALERTMANAGER}
 LINKED = ("AGENT_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")  # from the app's start page
+WEBHOOK_TOKEN, CONTROL_TOKEN = "webhook_token", "control_token"
 MAKE_VARIABLES = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")  # of no concern to a service
 
 
@@ -29,6 +31,8 @@ def service(name: str, options: Options) -> Service | None:
     """Return what is to be run under a name; None if its program is not installed."""
     if name == "app":
         return _app(options)
+    if name == "tuner":
+        return _tuner(options)
     program = TOOLS[name].path()
     if program is None:
         return None
@@ -41,6 +45,11 @@ def state_directory(options: Options) -> Path:
     return (memory if memory.is_dir() else options.run) / f"sightline-{os.getuid()}-{options.agent_port}"
 
 
+def secrets(options: Options) -> Path:
+    """Return the directory of what the tuner, Alertmanager and the agent know of each other."""
+    return options.run / "secrets"
+
+
 def _environ() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in MAKE_VARIABLES}
 
@@ -49,6 +58,7 @@ def _app(options: Options) -> Service:
     defaults = {
         "DATA_DIR": str(options.run / "data"),
         "OBSERVABILITY_DIR": str(state_directory(options)),
+        "OBSERVABILITY_CONTROL_TOKEN_FILE": str(secrets(options) / CONTROL_TOKEN),
         **{
             f"{variable.removesuffix('_PORT')}_URL": f"http://{LOOPBACK}:{options.ports()[variable]}"
             for variable in LINKED
@@ -101,6 +111,22 @@ def _alertmanager(options: Options, program: str) -> Service:
         f"--web.external-url=http://{address}/",
     ]
     return Service("alertmanager", command, _environ(), ready=f"http://{address}/-/ready")
+
+
+def _tuner(options: Options) -> Service:
+    address = f"{LOOPBACK}:{options.tuner_port}"
+    prometheus = f"http://{LOOPBACK}:{options.prometheus_port}" if TOOLS["prometheus"].path() else ""
+    defaults = {
+        "TUNER_PROMETHEUS_URL": prometheus,
+        "TUNER_AGENT_URL": f"http://{LOOPBACK}:{options.agent_port}",
+        "TUNER_DIR": str(options.run / "tuner"),
+        "TUNER_STOP_FILE": str(options.run / "tuner" / "stop"),
+        "TUNER_WEBHOOK_TOKEN_FILE": str(secrets(options) / WEBHOOK_TOKEN),
+        "TUNER_CONTROL_TOKEN_FILE": str(secrets(options) / CONTROL_TOKEN),
+    }
+    fixed = {"TUNER_HOST": LOOPBACK, "TUNER_PORT": str(options.tuner_port), "PYTHONUNBUFFERED": "1"}
+    command = [str(PYTHON), "-m", "observability", "tuner", "serve"]
+    return Service("tuner", command, defaults | _environ() | fixed, ready=f"http://{address}/livez")
 
 
 def traffic(options: Options) -> Service:

@@ -18,7 +18,7 @@ import msgspec
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from observability import catalogue, logs, slots
+from observability import catalogue, logs, serving, slots
 from observability.agent import check_config
 from observability.agent.guard import Guard
 from observability.agent.refused import Refused
@@ -32,7 +32,6 @@ TAKEN_SECONDS = 3.0  # in which the master is to take a signal
 _LOOK_SECONDS = 0.02
 _MOST_BYTES = 1024
 _log = logs.get_logger("observability.agent")
-CONNECTION = "observability.connection"  # the key under which a request finds the time limit of its connection
 
 
 class Change(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -238,7 +237,7 @@ def install(app: Flask, control: Control) -> None:
         try:
             control.guard.admit(address, request.headers.get("Authorization", ""))
             change = _read()
-            request.environ[CONNECTION].cancel()  # from here on every wait has an end of its own, later than that
+            request.environ[serving.CONNECTION].cancel()  # each wait from here on has an end of its own, and later
             return _answer(200, {"target": control.change(change, address)})
         except Refused as refused:
             return _answer(refused.status, refused.body)

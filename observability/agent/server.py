@@ -12,16 +12,12 @@ from typing import Any
 import gevent
 from flask import Flask, Response, jsonify, request
 from gevent import socket
-from gevent.pool import Pool
-from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from observability import exposition, logs, oom, runtime, slots, stacks, store
+from observability import exposition, logs, oom, runtime, serving, slots, stacks, store
 from observability.agent import control
 from observability.agent.view import View
 from observability.settings import Settings
 
-MAX_CONNECTIONS = 1024
-CONNECTION_SECONDS = 10  # a connection is closed after so long, however busy: none can hold its place for ever
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _RETRY_SECONDS = 1.0
 _WATCH_SECONDS = 2.5
@@ -72,33 +68,6 @@ def _health(well: bool, detail: str) -> Response:
     return Response(detail + "\n", 200 if well else 503, content_type="text/plain")
 
 
-class _Handler(WSGIHandler):  # type: ignore[misc]
-    """A connection with an end."""
-
-    def handle(self) -> None:
-        """Serve one connection."""
-        with gevent.Timeout(CONNECTION_SECONDS, False) as self.limit:
-            super().handle()
-
-    def get_environ(self) -> dict[str, Any]:
-        """Let a request that may take longer find the limit."""
-        environ: dict[str, Any] = super().get_environ()
-        environ[control.CONNECTION] = self.limit
-        return environ
-
-
-class _ErrorLog:
-    """Takes what gevent's server writes, as lines of the one log."""
-
-    def write(self, message: str) -> None:
-        """Log one message."""
-        if message.strip():
-            logs.get_logger("observability.agent").warning(message.strip())
-
-    def flush(self) -> None:
-        """Do nothing: a line is written at once."""
-
-
 def serve(settings: Settings, master: int = 0, fd: int = -1, delay: float = 0.0) -> None:
     """Serve until the master is gone, or until TERM.
 
@@ -119,14 +88,10 @@ def serve(settings: Settings, master: int = 0, fd: int = -1, delay: float = 0.0)
     hand = _hand(view, settings)
     app = create_agent_app(view, hand)
     gevent.spawn(_watch, view, hand)
-    server = WSGIServer(
-        listener, app, log=None, error_log=_ErrorLog(), handler_class=_Handler, spawn=Pool(MAX_CONNECTIONS)
-    )
-    gevent.signal_handler(signal.SIGTERM, server.stop, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the master decides when to go
     host, port = listener.getsockname()[:2]
     logs.get_logger("observability.agent").info("agent listens", address=f"http://{host}:{port}", master=master)
-    server.serve_forever()
+    serving.serve(listener, app, "observability.agent")
 
 
 def _hand(view: View, settings: Settings) -> control.Control | None:
@@ -147,7 +112,7 @@ def _listen(settings: Settings) -> Any:
     while True:
         try:
             address = (settings.agent_host, settings.agent_port)
-            return socket.socket(fileno=create_server(address, family=family, backlog=MAX_CONNECTIONS).detach())
+            return socket.socket(fileno=create_server(address, family=family, backlog=serving.MAX_CONNECTIONS).detach())
         except OSError as error:
             if not complained:
                 logs.get_logger("observability.agent").error(

@@ -19,7 +19,7 @@ TUNER_CEILING = declare(
 TUNER_FROZEN = declare(
     "tuner_frozen",
     "gauge",
-    "1 for what keeps the tuner from growing the server: memory, cpu, errors, stuck, cool_down, off, stale.",
+    "1 for what keeps the tuner from growing the server: see docs/decisions.md; off and stale besides.",
     ("server", "reason"),
 )
 TUNER_EVALUATED = declare(

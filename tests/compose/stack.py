@@ -15,7 +15,7 @@ from tests.server import ROOT, wait_until
 
 COMPOSE = Path(sys.executable).with_name("docker-compose")
 OVERRIDE = Path(__file__).with_name("compose.test.yml")
-PORTS = ("APP_PORT", "AGENT_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT", "TLS_PORT")
+PORTS = ("APP_PORT", "AGENT_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "TUNER_PORT", "GRAFANA_PORT", "TLS_PORT")
 SECONDS = 120
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from scripts.options import ROOT
 from scripts.processes import Processes
 
-PORTS = ("APP_PORT", "AGENT_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")
+PORTS = ("APP_PORT", "AGENT_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "TUNER_PORT", "GRAFANA_PORT")
 PATIENCE = 120  # seconds until a command that hangs fails its test
 
 

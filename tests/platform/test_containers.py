@@ -12,9 +12,11 @@ import yaml
 
 from app.settings import Settings as AppSettings
 from observability.settings import Server, Settings
+from observability.tuning.settings import Settings as TunerSettings
 from scripts import containers, secret_files
 from scripts.options import ROOT, Options
 
+ALERTMANAGER = yaml.safe_load((ROOT / "monitoring/alertmanager/alertmanager.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 NATIVE_ONLY = {"OBSERVABILITY_AGENT", "OBSERVABILITY_AGENT_PORT", "GUNICORN_PIDFILE"}
 OVERRIDES = ("compose.local.yml", "compose.tls.yml", "compose.faults.yml")
@@ -27,7 +29,8 @@ DATABASE_CONNECTIONS = re.compile(r"max_connections=(\d+)")
 def config(*overrides: str, profiles: tuple[str, ...] = ("load",), **env: str) -> dict:
     """Return the compose file as Docker Compose itself understands it, merged with overrides."""
     compose = Path(sys.executable).with_name("docker-compose")  # of the development requirements: no daemon needed
-    ours = {field for cls in (Settings, Server, AppSettings) for field in (e.metadata["variable"] for e in fields(cls))}
+    classes = (Settings, Server, AppSettings, TunerSettings)
+    ours = {field for cls in classes for field in (e.metadata["variable"] for e in fields(cls))}
     inherited = {name: value for name, value in os.environ.items() if name not in ours and "COMPOSE" not in name}
     files = [part for name in ("docker-compose.yml", *overrides) for part in ("-f", str(ROOT / name))]
     chosen = [part for name in profiles for part in ("--profile", name)]
@@ -90,6 +93,7 @@ def test_make_up_publishes_the_rest_on_loopback_by_the_makefiles_settings():
         "grafana": {f"192.0.2.1:{numbers['GRAFANA_PORT']}"},
         "prometheus": {f"127.0.0.1:{numbers['PROMETHEUS_PORT']}"},
         "alertmanager": {f"127.0.0.1:{numbers['ALERTMANAGER_PORT']}"},
+        "tuner": {f"127.0.0.1:{numbers['TUNER_PORT']}"},
     }
     for name in published(found):
         assert "edge" in found[name]["networks"], "what is on an internal network alone cannot be published"
@@ -160,7 +164,7 @@ def test_secrets_are_files_and_nowhere_in_the_environment():
         assert COMPOSE["secrets"][name]["file"] == str(secret_files.DIRECTORY / name)
     for service in SERVICES.values():
         for variable, value in service.get("environment", {}).items():
-            if re.search(r"PASSWORD|PASS_", variable):
+            if re.search(r"PASSWORD|PASS_|TOKEN", variable):
                 assert value.startswith("/run/secrets/"), variable
 
 
@@ -186,6 +190,39 @@ def test_the_app_gets_every_setting():
     raw = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     known = {each.metadata["variable"] for cls in (Settings, Server, AppSettings) for each in fields(cls)}
     assert raw["services"]["app"]["environment"].keys() == known - NATIVE_ONLY
+
+
+def test_the_tuner_gets_every_setting_and_only_recommends():
+    raw = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["tuner"]["environment"]
+    known = {each.metadata["variable"] for each in fields(TunerSettings)}
+    assert {name for name in raw if name.startswith("TUNER_")} == known - {"TUNER_PORT"}
+    assert raw["TUNER_MODE"] is None, "as the host's environment has it, else the default"
+    assert next(each.default for each in fields(TunerSettings) if each.name == "mode") == "recommend"
+    assert config(TUNER_MODE="apply")["services"]["tuner"]["environment"]["TUNER_MODE"] == "apply"
+
+
+def test_the_tuner_and_those_that_it_talks_to_know_the_same_secrets():
+    holders = {
+        name: {service for service, each in SERVICES.items() if name in [s["source"] for s in each.get("secrets", [])]}
+        for name in ("webhook_token", "control_token")
+    }
+    assert holders == {"webhook_token": {"alertmanager", "tuner"}, "control_token": {"app", "tuner"}}
+    tuner, app = SERVICES["tuner"]["environment"], SERVICES["app"]["environment"]
+    assert tuner["TUNER_CONTROL_TOKEN_FILE"] == app["OBSERVABILITY_CONTROL_TOKEN_FILE"] == "/run/secrets/control_token"
+    (receiver,) = [each for each in ALERTMANAGER["receivers"] if each["name"] == "tuner"]
+    (webhook,) = receiver["webhook_configs"]
+    assert webhook["http_config"]["authorization"]["credentials_file"] == tuner["TUNER_WEBHOOK_TOKEN_FILE"]
+    assert (webhook["url"], webhook["send_resolved"]) == ("http://tuner:9102/alerts", True)
+
+
+def test_the_tuner_keeps_its_memory_on_a_volume_that_is_its_own():
+    tuner = SERVICES["tuner"]
+    assert [(each["type"], each["source"], each["target"]) for each in tuner["volumes"]] == [
+        ("volume", "tuner-data", tuner["environment"]["TUNER_DIR"])
+    ]
+    assert re.search(r"install -d -o sightline -g sightline [^\n]*/tuner$", DOCKERFILE, re.MULTILINE)
+    assert tuner["user"] == SERVICES["app"]["user"]
+    assert tuner["networks"].keys() == {"backend"}
 
 
 def test_the_app_has_time_to_end_and_its_state_in_memory():

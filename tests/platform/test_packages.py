@@ -1,5 +1,7 @@
 """Debian packages are installed without their services: the policy that forbids them is there for that time only."""
 
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -65,6 +67,25 @@ def test_what_a_killed_installation_left_is_put_right(policy, own):
 def test_missing_names_each_package_once():
     absent = [Tool("one", ("no-such-program",)), Tool("one", ("nor-this",)), Tool("shell", ("sh",))]
     assert packages.missing(absent) == ["one"]
+
+
+UNIT = re.compile(r"(?:/usr)?/lib/systemd/system/([^@.]+)@?\.service|/etc/init\.d/(.+)")
+
+
+@pytest.mark.parametrize("package", sorted({tool.package for tool in packages.FOR_TESTS}))
+def test_the_services_that_a_package_brings_are_those_that_are_kept_off(package):
+    if shutil.which("dpkg") is None:
+        pytest.skip("not a Debian machine")
+    listed = subprocess.run(["dpkg", "-L", package], capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip(f"{package} came to this machine by another way")
+    units = {found[1] or found[2] for path in listed.stdout.splitlines() if (found := UNIT.fullmatch(path))}
+    assert units <= set(packages.SERVICES.get(package, (package,)))
+
+
+def test_the_exporters_that_the_dashboards_look_at_are_installed_for_the_tests():
+    exporters = {tool.package for tool in packages.FOR_TESTS if tool.package.endswith("-exporter")}
+    assert exporters == {f"prometheus-{name}-exporter" for name in ("nginx", "postgres", "redis", "blackbox")}
 
 
 def test_where_nothing_can_be_installed_one_line_says_what_to_do(monkeypatch):

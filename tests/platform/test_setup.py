@@ -13,7 +13,7 @@ from scripts.options import ROOT
 from scripts.problem import Problem
 
 
-def require(root: Path, version: str) -> None:
+def require(root: Path, version: str, environment: venv.Environment = venv.DEVELOPMENT) -> None:
     """Write a pinned requirement: a wheel of the test's own."""
     wheel = root / f"pinned-{version}-py3-none-any.whl"
     info = f"pinned-{version}.dist-info"
@@ -23,14 +23,14 @@ def require(root: Path, version: str) -> None:
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    (root / "requirements-dev.txt").write_text(f"pinned @ {wheel.as_uri()} --hash=sha256:{digest}\n")
+    (root / environment.requirements).write_text(f"pinned @ {wheel.as_uri()} --hash=sha256:{digest}\n")
 
 
-def installed(root: Path) -> str:
+def installed(root: Path, environment: venv.Environment = venv.DEVELOPMENT) -> str:
     """Return the version that the environment has."""
     code = "import pinned; print(pinned.version)"
     return subprocess.run(
-        [root / ".venv/bin/python", "-c", code], capture_output=True, text=True, check=True
+        [root / environment.directory / "bin/python", "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
@@ -68,6 +68,15 @@ def test_a_wrong_hash_is_refused_and_counts_as_cut_short(root):
     with pytest.raises(Problem, match="make setup"):
         venv.ensure(root)
     assert (root / ".venv/.setup").read_text() == venv.UNFINISHED
+
+
+def test_grafanas_is_apart_and_named_where_it_fails(root):
+    require(root, "3.0", venv.GRAFANA)
+    venv.ensure(root, venv.GRAFANA)
+    assert (installed(root), installed(root, venv.GRAFANA)) == ("1.0", "3.0")
+    (root / venv.GRAFANA.requirements).write_text("nowhere-to-be-had==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    with pytest.raises(Problem, match=r"Setting up \.venv-grafana failed.*`make grafana` starts afresh"):
+        venv.ensure(root, venv.GRAFANA)
 
 
 def test_a_python_that_is_not_supported_is_one_line():

@@ -44,6 +44,7 @@ LISTENS = {
     "redis": {6379},
     "redis-exporter": {9121},
     "tempo": {TEMPO["server"]["http_listen_port"], 4317},
+    "tuner": {9102},
 }
 NAMED = re.compile(r"\b(" + "|".join(sorted(LISTENS, key=len, reverse=True)) + r"):(\d{4,5})\b")
 
@@ -154,7 +155,7 @@ def test_prometheus_scrapes_every_service_that_has_metrics():
     jobs = {job["job_name"] for job in PROMETHEUS["scrape_configs"]}
     assert jobs == {
         *("sightline", "nginx", "postgres", "redis", "blackbox"),
-        *("prometheus", "alertmanager", "loki", "tempo", "grafana", "alloy"),
+        *("prometheus", "alertmanager", "tuner", "loki", "tempo", "grafana", "alloy"),
     }
     sightline = PROMETHEUS["scrape_configs"][0]
     assert sightline["dns_sd_configs"] == [{"names": ["app"], "type": "A", "port": 9101, "refresh_interval": "5s"}]
