@@ -1,0 +1,243 @@
+"""What becomes an annotation, and what the spool keeps of it."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from observability import catalogue
+from observability.grafana import events
+from observability.grafana.errors import GrafanaError
+from observability.grafana.events import DEATH, DEPLOY, RELOAD, TUNER, Annotation, Record
+from observability.grafana.prometheus import Series
+from observability.grafana.spool import Spool, State
+
+START, END = 1000.0, 1060.0
+
+
+def series(*samples, **labels):
+    return Series({"job": "app", "instance": "a:1"} | labels, [(START + at, float(value)) for at, value in samples])
+
+
+def found(versions=None, **by_kind):
+    kinds = {"up": [], RELOAD: [], DEATH: [], TUNER: [], DEPLOY: []} | {
+        events_kind(key): each for key, each in by_kind.items()
+    }
+    return Record(kinds).annotations(START, END, {} if versions is None else versions)
+
+
+def events_kind(name):
+    return {"up": "up", "reload": RELOAD, "death": DEATH, "tuner": TUNER, "deploy": DEPLOY}[name]
+
+
+def test_nothing_happened():
+    steady = [series((-30, 4), (10, 4), (50, 4))]
+    assert (
+        found(reload=steady, death=steady, tuner=steady, deploy=[series((-30, 1), (30, 1), service_version="1")]) == []
+    )
+
+
+def test_a_reload_is_a_region_from_the_sample_before_to_the_one_that_shows_it():
+    (made,) = found(reload=[series((-5, 0), (10, 0), (15, 1), (20, 1))])
+    assert (made.start, made.end) == (1_010_000, 1_015_000)
+    assert made.tags == ["sightline", "reload", "job:app"]
+    assert made.text == "1 reload: a:1 1"
+
+
+def test_many_deaths_are_one_annotation_with_numbers():
+    some = [
+        series((-1, 0), (10, 2), (30, 5), cause="timeout"),
+        series((-1, 7), (50, 8), cause="killed", instance="b:1"),
+    ]
+    (made,) = found(death=some)
+    assert made.text == "6 workers died: timeout 5, killed 1; on a:1 5, b:1 1"
+    assert (made.start, made.end) == (999_000, 1_050_000)
+    assert made.tags == ["sightline", "worker-death", "job:app"]
+
+
+def test_expected_ends_are_not_asked_for():
+    asked = events._SELECTORS[DEATH]
+    assert all(cause in asked for cause in catalogue.EXPECTED_CAUSES)
+    assert 'cause!~"' in asked
+
+
+def test_what_lies_outside_the_window_belongs_to_another():
+    assert found(reload=[series((-10, 0), (0, 1), (10, 1), (60.1, 2))]) == []
+    assert len(found(reload=[series((0, 0), (60, 1))])) == 1
+
+
+def test_a_counter_that_begins_anew_counts_from_zero_and_one_that_is_new_does_not_count():
+    (made,) = found(death=[series((-5, 9), (10, 2), cause="killed")])
+    assert made.text.startswith("2 workers died")
+    assert found(death=[series((10, 9), (20, 9), cause="killed")]) == []
+
+
+def test_a_counter_that_a_known_target_did_not_have_before_counts_from_zero():
+    """A counter with labels is often there only when it has counted something."""
+    (made,) = found(reload=[series((10, 2), (20, 2))], up=[series((-5, 1), (0, 1), (5, 1), (10, 1), (20, 1))])
+    assert (made.text, made.start, made.end) == ("2 reloads: a:1 2", 1_005_000, 1_010_000)
+    for up in (
+        [series((10, 1), (20, 1))],  # scraped for the first time: the reloads may be old
+        [series((-5, 0), (5, 0), (10, 1))],  # down until then
+        [series((-5, 1), instance="b:1")],
+    ):
+        assert found(reload=[series((10, 2), (20, 2))], up=up) == []
+
+
+def test_each_job_has_its_own():
+    both = [series((-1, 0), (10, 1), job=job) for job in ("a", "b")]
+    assert [made.tags[-1] for made in found(reload=both)] == ["job:a", "job:b"]
+
+
+def test_a_flood_of_jobs_is_bounded_and_nothing_is_uncounted():
+    flood = [series((-1, 0), (10, 1), job=f"job-{number:04}") for number in range(2000)]
+    made = found(reload=flood)
+    assert len(made) == events.MOST_JOBS
+    assert sum(int(each.text.split()[0]) for each in made) == 2000
+    assert made[-1].tags[-1] == f"job:{2000 - events.MOST_JOBS + 1} jobs"
+    assert all(len(each.text) < 1000 for each in made)
+
+
+# Deploys
+
+
+def test_a_new_version_is_a_deploy():
+    old = series((-20, 1), (10, 1), service_version="1.0")
+    new = series((20, 1), (40, 1), service_version="2.0", instance="b:1")
+    (made,) = found(deploy=[old, new])
+    assert made.text == "Deploy of 2.0, after 1.0"
+    assert (made.kind, made.start, made.tags) == ("deploy", 1_020_000, ["sightline", "deploy", "job:app"])
+
+
+def test_a_service_that_is_seen_for_the_first_time_has_deployed_nothing():
+    assert found(deploy=[series((20, 1), (40, 1), service_version="2.0")]) == []
+
+
+def test_a_rolling_deploy_is_one_deploy():
+    versions = {}
+    first = [series((-20, 1), (50, 1), service_version="1"), series((30, 1), service_version="2", instance="b")]
+    assert len(found(versions, deploy=first)) == 1
+    again = [series((-20, 1), service_version="1"), series((5, 1), (40, 1), service_version="2", instance="c")]
+    assert found(versions, deploy=again) == []
+
+
+def test_after_a_gap_what_ran_before_it_counts():
+    versions = {"app": {"1": START - 5000}}
+    assert found(dict(versions), deploy=[series((20, 1), service_version="1")]) == [], "the same again: no deploy"
+    (made,) = found(dict(versions), deploy=[series((20, 1), service_version="2")])
+    assert made.text == "Deploy of 2, after 1"
+
+
+def test_a_rollback_is_a_deploy_of_the_old():
+    versions = {"app": {"2": START - 10}}
+    (made,) = found(versions, deploy=[series((20, 1), service_version="1")])
+    assert made.text == "Deploy of 1, after 2"
+
+
+def test_what_is_remembered_of_versions_is_bounded():
+    versions = {}
+    many = [series((10, 1), service_version=str(n), job=f"job-{n % 700}") for n in range(70_000)]
+    found(versions, deploy=many)
+    assert len(versions) == 500
+    assert max(map(len, versions.values())) <= 50
+
+
+# The tuner
+
+
+def test_a_decision_says_what_why_where_and_what_became_of_it():
+    labels = {"server": "a:9101", "action": "add_worker", "reason": "queue", "outcome": "applied", "job": "tuner"}
+    (made,) = found(tuner=[series((-1, 0), (10, 1), **labels)])
+    assert made.text == "1 decision of the tuner: add_worker for queue at a:9101: applied 1"
+    assert made.tags == ["sightline", "tuner", "job:tuner"]
+
+
+def test_advice_that_is_repeated_is_said_once():
+    labels = {"server": "a", "action": "add_worker", "reason": "queue"}
+    assert found(tuner=[series((-50, 1), (-20, 2), (10, 3), outcome="recommended", **labels)]) == []
+    assert len(found(tuner=[series((-50, 1), (-20, 2), (10, 3), outcome="applied", **labels)])) == 1
+
+
+# Hostile texts
+
+
+def test_a_text_is_html_to_grafana_and_labels_are_not():
+    (made,) = found(reload=[series((-1, 0), (10, 1), instance="<script>alert(1)</script>\x1b[2J")])
+    assert made.text == "1 reload: &lt;script&gt;alert(1)&lt;/script&gt;\\x1b[2J 1"
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+def test_a_tag_is_what_grafana_keeps_as_it_is(one, other):
+    """Else an annotation would not be found again, and be made again and again."""
+    from tests.grafana.api_annotations import kept_tags
+
+    for value in (one, other):
+        made = events.tag("job", value)
+        assert len(made) <= 100
+        if value.strip():
+            assert kept_tags([made]) == [made]
+    if one != other:
+        assert events.tag("job", one) != events.tag("job", other)
+
+
+@given(st.dictionaries(st.sampled_from(["job", "instance", "cause", "server"]), st.text(max_size=200)))
+def test_any_labels_make_a_short_text_on_one_line(labels):
+    (made,) = found(death=[series((-1, 0), (10, 1), **labels)])
+    assert len(made.text) < 1000
+    assert made.text.isprintable()
+    assert not {"<", ">"} & set(made.text)
+
+
+def test_counters_of_nonsense_make_nothing():
+    nan, infinite = float("nan"), float("inf")
+    for values in ((0, nan), (nan, 1), (0, infinite), (infinite, infinite), (0, 0.2)):
+        assert found(reload=[series((-1, values[0]), (10, values[1]))]) == []
+
+
+# The spool
+
+
+def annotation(number=1):
+    return Annotation(RELOAD, number, number + 1, number, number + 1, ["sightline"], "text")
+
+
+def test_what_is_saved_is_read_again(tmp_path):
+    spool = Spool(tmp_path / "spool")
+    state = State(5.0, {"app": {"1": 2.0}}, [annotation()], 3)
+    spool.save(state)
+    assert spool.load() == state
+    assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_spool_has_one_annotator(tmp_path):
+    Spool(tmp_path)
+    with pytest.raises(GrafanaError, match="Another annotator works in"):
+        Spool(tmp_path)
+
+
+def test_a_half_written_file_is_never_read(tmp_path):
+    spool = Spool(tmp_path)
+    spool.save(State(looked_until=1.0))
+    (tmp_path / "annotator.json.draft").write_text('{"looked_until": 2')
+    assert spool.load().looked_until == 1.0
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"looked_until": "x"}', '{"pending": [{}]}', "\x00\xff"])
+def test_a_file_of_somebody_else_is_refused(tmp_path, text):
+    spool = Spool(tmp_path)
+    (tmp_path / "annotator.json").write_text(text)
+    with pytest.raises(ValueError):  # noqa: PT011 - msgspec's errors are all kinds of it
+        spool.load()
+
+
+def test_a_directory_that_cannot_be_one_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(GrafanaError, match=r"GRAFANA_SPOOL: .* cannot be written to: Not a directory"):
+        Spool(tmp_path / "file" / "spool")
+
+
+def test_the_file_is_json_that_a_person_can_read(tmp_path):
+    Spool(tmp_path).save(State(pending=[annotation()]))
+    (pending,) = json.loads((tmp_path / "annotator.json").read_text())["pending"]
+    assert pending["text"] == "text"

@@ -1,0 +1,276 @@
+"""`grafana sync`: it brings what is missing, leaves what is well, and keeps what is not its own."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from observability.grafana import sources
+from observability.grafana.settings import Settings
+from tests.grafana.conftest import board, write
+from tests.grafana.strict import RIGHTS
+from tests.server import ROOT
+
+STEP = re.compile(r"^  (\w+) +(folder|data source|dashboard) +(\S+) ", re.MULTILINE)
+
+
+def plan(done):
+    """Return the plan's steps as action and uid."""
+    assert done.returncode == 0, done.stderr
+    return {uid: action for action, _, uid in STEP.findall(done.stdout.partition("Done:")[0])}
+
+
+def test_it_brings_all_and_a_second_time_changes_nothing(grafana, run):
+    first = plan(run("sync"))
+    kinds = {f"sightline-{kind}" for kind in ("prometheus", "alertmanager", "loki", "tempo")}
+    assert first == dict.fromkeys({"sightline", "one", "two"} | kinds, "create")
+    assert grafana.folders == {"sightline": "Sightline"}
+    assert {uid: each.folder for uid, each in grafana.dashboards.items()} == {"one": "sightline", "two": "sightline"}
+    assert grafana.sources.keys() == kinds
+    before = len(grafana.saves())
+    again = run("sync")
+    assert plan(again) == {"sightline": "use", **dict.fromkeys({"one", "two"} | kinds, "unchanged")}
+    assert len(grafana.saves()) == before
+    assert "7 unchanged" not in again.stderr
+    assert "Done: 1 used, 6 unchanged." in again.stdout
+
+
+def test_a_dry_run_shows_the_same_plan_and_does_nothing(grafana, run):
+    dry = run("sync", "--dry-run")
+    assert grafana.saves() == []
+    assert "Nothing was done; it would be: 7 created." in dry.stdout
+    assert STEP.findall(dry.stdout) == STEP.findall(run("sync").stdout)
+
+
+def test_a_dashboard_that_the_code_changed_is_updated_as_the_next_version(grafana, run, boards):
+    run("sync")
+    write(boards, board("one", "One, better"))
+    assert plan(run("sync"))["one"] == "update"
+    assert grafana.dashboards["one"].model["title"] == "One, better"
+    assert [each["version"] for each in grafana.dashboards["one"].versions] == [1, 2]
+    assert plan(run("sync"))["one"] == "unchanged"
+
+
+@pytest.mark.parametrize("wraps", [True, False])
+def test_what_people_changed_is_kept_unless_forced(grafana, run, boards, wraps):
+    """However Grafana writes the list of versions."""
+    grafana.wraps_versions = wraps
+    run("sync")
+    grafana.edit("one", title="One, as Alice likes it")
+    write(boards, board("one", "One, better"))
+    kept = run("sync")
+    assert plan(kept)["one"] == "keep"
+    assert "changed there by alice, version 2; --force overwrites it" in kept.stdout
+    assert grafana.dashboards["one"].model["title"] == "One, as Alice likes it"
+    forced = run("sync", "--force")
+    assert plan(forced)["one"] == "update"
+    assert "overwrites: changed there by alice" in forced.stdout
+    assert grafana.dashboards["one"].model["title"] == "One, better"
+    assert plan(run("sync"))["one"] == "unchanged"
+
+
+def test_what_somebody_else_made_under_our_uid_is_kept(grafana, run):
+    grafana.create(board("one", "A one of my own"))
+    kept = run("sync")
+    assert plan(kept)["one"] == "keep"
+    assert "made there by alice" in kept.stdout
+    assert grafana.dashboards["one"].model["title"] == "A one of my own"
+
+
+def test_a_provisioned_dashboard_is_left_alone_even_by_force(grafana, run):
+    grafana.create(board("one", "From a file"))
+    grafana.dashboards["one"].provisioned = True
+    assert plan(run("sync", "--force"))["one"] == "keep"
+
+
+def test_it_removes_only_what_it_made_and_nobody_changed(grafana, run, boards):
+    run("sync")
+    write(boards, board("three", "Three"))
+    write(boards, board("four", "Four"))
+    run("sync")
+    grafana.create(board("alices", "Alice's"), "sightline")
+    grafana.create(board("elsewhere", "Elsewhere"))
+    grafana.edit("four", title="Four, as Alice likes it")
+    for name in ("three", "four"):
+        (boards / f"{name}.json").unlink()
+    found = plan(run("sync"))
+    assert (found["three"], found["four"]) == ("remove", "keep")
+    assert not {"alices", "elsewhere"} & found.keys()
+    assert grafana.dashboards.keys() == {"one", "two", "four", "alices", "elsewhere"}
+    assert plan(run("sync", "--force"))["four"] == "remove"
+    assert grafana.dashboards.keys() == {"one", "two", "alices", "elsewhere"}
+
+
+def test_where_people_moved_and_renamed_things_they_stay(grafana, run, boards):
+    run("sync")
+    grafana.folders["team"] = "Team"
+    grafana.folders["sightline"] = "Our gunicorns"
+    grafana.dashboards["one"].folder = "team"
+    write(boards, board("one", "One, better"))
+    write(boards, board("two", "Two, better"))
+    found = plan(run("sync"))
+    assert (found["sightline"], found["one"], found["two"]) == ("use", "update", "update")
+    assert grafana.folders == {"sightline": "Our gunicorns", "team": "Team"}
+    assert [grafana.dashboards[uid].folder for uid in ("one", "two")] == ["team", "sightline"]
+
+
+def test_another_folder_is_another_set_of_things_to_own(grafana, run, boards):
+    run("sync")
+    grafana.folders["dept"] = "Department"
+    (boards / "two.json").unlink()
+    found = plan(run("sync", "--folder", "Department"))
+    assert found["dept"] == "use"
+    assert "two" not in found, "it is in a folder that is not this one's"
+    (made,) = [uid for uid in plan(run("sync", "--folder", "New")) if uid.startswith("sightline-") and uid not in found]
+    assert grafana.folders[made] == "New"
+
+
+# Data sources
+
+
+def test_a_data_source_of_the_same_type_and_address_is_used_and_the_dashboards_ask_it(grafana, run):
+    grafana.add_source(uid="P1", name="Prom", type="prometheus", url="http://prometheus:9090/")
+    grafana.add_source(uid="L1", name="Logs", type="loki", url="http://loki:3100")
+    grafana.add_source(uid="loki", name="Another", type="loki", url="http://elsewhere:3100")
+    found = plan(run("sync"))
+    assert (found["P1"], found["L1"]) == ("use", "use")
+    assert {"sightline-loki", "sightline-prometheus"}.isdisjoint(grafana.sources)
+    one, two = (grafana.dashboards[uid].model for uid in ("one", "two"))
+    assert two["panels"][0]["datasource"] == {"type": "loki", "uid": "L1"}
+    assert one["templating"]["list"][0]["current"] == {"text": "Prom", "value": "P1"}
+    links = json.dumps(grafana.sources["sightline-tempo"]["jsonData"])
+    assert '"datasourceUid": "L1"' in links
+    assert '"datasourceUid": "P1"' in links
+
+
+def test_a_data_source_that_people_changed_is_kept_unless_forced(grafana, run):
+    run("sync")
+    assert plan(run("sync", GRAFANA_LOKI_URL="http://loki.example:3100"))["sightline-loki"] == "update"
+    grafana.sources["sightline-loki"]["url"] = "http://alices-loki:3100"
+    assert plan(run("sync"))["sightline-loki"] == "keep"
+    assert grafana.sources["sightline-loki"]["url"] == "http://alices-loki:3100"
+    assert plan(run("sync", "--force"))["sightline-loki"] == "update"
+    assert grafana.sources["sightline-loki"]["url"] == "http://loki:3100"
+
+
+def test_none_makes_no_data_source_and_takes_away_the_one_that_was_made(grafana, run):
+    run("sync")
+    grafana.add_source(uid="alices-loki", name="Alice", type="loki", url="http://x:3100")
+    assert plan(run("sync", GRAFANA_LOKI_URL="none"))["sightline-loki"] == "remove"
+    assert {"sightline-loki", "alices-loki"} & grafana.sources.keys() == {"alices-loki"}
+
+
+def test_without_data_sources_no_right_to_them_is_needed(grafana, run):
+    grafana.rights = {right for right in RIGHTS if not right.startswith("datasources")}
+    no = dict.fromkeys([f"GRAFANA_{kind}_URL" for kind in ("PROMETHEUS", "LOKI", "TEMPO", "ALERTMANAGER")], "none")
+    assert plan(run("sync", **no)) == {"sightline": "create", "one": "create", "two": "create"}
+
+
+def test_the_data_sources_are_those_that_compose_provisions():
+    path = ROOT / "monitoring/grafana/provisioning/datasources/sightline.yml"
+    text = path.read_text().replace("$$", "$")
+    provisioned = yaml.safe_load(text)["datasources"]
+    assert {each["type"]: each["name"] for each in provisioned} == sources.NAMES
+    assert {each["uid"]: each["jsonData"] for each in provisioned} == sources.JSON_DATA
+    assert {each["type"]: each["url"] for each in provisioned} == sources.addresses(Settings())
+    assert all(each["uid"] == each["type"] for each in provisioned)
+
+
+# Somebody else at the same time
+
+
+def test_who_saves_between_the_plan_and_the_sync_is_noticed(grafana, run, boards):
+    """Grafana answers 412: the version that was judged is the newest no longer."""
+    run("sync")
+    write(boards, board("one", "One, better"))
+    grafana.before("/api/dashboards/db", "POST", lambda: grafana.edit("one", title="Alice was quicker"))
+    done = run("sync")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "changed there by alice, version 2" in done.stdout
+    assert "1 kept" in done.stdout.partition("Done:")[2]
+    assert grafana.dashboards["one"].model["title"] == "Alice was quicker"
+
+
+def test_force_overwrites_also_who_saves_meanwhile(grafana, run, boards):
+    run("sync")
+    write(boards, board("one", "One, better"))
+    grafana.before("/api/dashboards/db", "POST", lambda: grafana.edit("one", title="Alice was quicker"))
+    assert run("sync", "--force").returncode == 0
+    assert grafana.dashboards["one"].model["title"] == "One, better"
+
+
+def test_who_creates_the_same_meanwhile_is_noticed(grafana, run):
+    grafana.before("/api/dashboards/db", "POST", lambda: grafana.create(board("one", "Alice's")))
+    done = run("sync")
+    assert done.returncode == 0
+    assert "made there by alice" in done.stdout
+    assert grafana.dashboards["one"].model["title"] == "Alice's"
+
+
+def test_a_dashboard_that_grafana_refuses_fails_alone(grafana, run):
+    said = {"message": "Dashboard is bad", "status": "bad"}
+    grafana.answer(400, said, "/api/dashboards/db", times=1)
+    done = run("sync")
+    assert done.returncode == 1
+    assert done.stderr == "Grafana refuses to save the dashboard one, with 400: Dashboard is bad\n"
+    assert done.stdout.endswith("Done: 6 created, 1 failed.\n")
+    assert grafana.dashboards.keys() == {"two"}
+
+
+def test_an_outage_in_the_middle_is_one_line_and_the_next_sync_goes_on(grafana, run):
+    grafana.answer(503, "<html><h1>Service Unavailable</h1></html>", "/api/dashboards/db", times=1)
+    done = run("sync")
+    assert done.returncode == 2
+    assert "fails with 503 to save the dashboard one: Service Unavailable" in done.stderr
+    assert "Until then: 5 created." in done.stdout
+    assert plan(run("sync"))["one"] == "create"
+    assert grafana.dashboards.keys() == {"one", "two"}
+
+
+# What is in the code
+
+
+def test_the_committed_dashboards_are_taken_as_they_are(grafana, run, copy):
+    done = run("sync", GRAFANA_DASHBOARDS=copy)
+    assert (done.returncode, done.stderr) == (0, "")
+    committed = [json.loads(path.read_text()) for path in copy.glob("*.json")]
+    assert grafana.dashboards.keys() == {model["uid"] for model in committed}
+    assert set(plan(run("sync", GRAFANA_DASHBOARDS=copy)).values()) == {"use", "unchanged"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "has no uid"),
+        ('{"uid": "' + "x" * 41 + '", "title": "X"}', "at most 40"),
+        ('{"uid": "a b", "title": "X"}', "has no uid"),
+        ('{"uid": "x"}', "has no title"),
+        ('{"uid": "one", "title": "X"}', "has the uid of"),
+    ],
+)
+def test_a_file_that_is_no_dashboard_is_one_line(grafana, run, boards, text, said):
+    (boards / "zzz.json").write_text(text)
+    done = run("sync")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert grafana.saves() == []
+
+
+def test_an_empty_directory_is_a_mistake_and_no_order_to_remove_all(grafana, run, tmp_path):
+    run("sync")
+    (tmp_path / "empty").mkdir()
+    done = run("sync", GRAFANA_DASHBOARDS=tmp_path / "empty")
+    assert done.returncode == 2
+    assert "No dashboard in" in done.stderr
+    assert grafana.dashboards.keys() == {"one", "two"}
+
+
+def test_hostile_titles_cannot_reach_the_terminal(grafana, run):
+    grafana.create(board("one", "One"), by="\x1b[2Jmallory\nforged line")
+    kept = run("sync")
+    assert "\x1b" not in kept.stdout
+    assert "\nforged line" not in kept.stdout
+    assert "mallory" in kept.stdout
