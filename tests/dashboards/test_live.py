@@ -1,0 +1,234 @@
+"""Every query of every panel, variable and annotation has its data on a live stack, and no more than it says.
+
+The stack runs once: first bare, then whole under a usual load, then under faults, group by group. Prometheus keeps it
+all, and each test looks at the time that concerns its query.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from dashboards.build import Asked, queries
+from dashboards.needs import NEEDS
+from tests.dashboards.asking import BOARDS, Grafana, Phase, Series, Window, provisioned
+from tests.dashboards.faults import GROUPS, STANDING, doing, not_here
+from tests.dashboards.stack import CLASSES, Stack, bare
+from tests.server import wait_until
+
+FILLING_SECONDS = 40.0
+LEAST_SECONDS = 20.0  # of a group: not all that rises says what it waits for
+# A version is news for a minute, so the usual time begins when none is news any more.
+SETTLING_SECONDS = 65.0
+USUAL_SECONDS = 20.0
+
+NO_ROUTE = re.compile(r'"http_route", "([^"]+)", "http_route", ""')  # how a dashboard names requests without one
+# Of queries that say zero, those which nothing here can make say more.
+NEVER_RISES = {
+    ("Numbers that are missing", "B"): "a slot file has room for more series than requests of a minute can make",
+}
+
+PROMQL = [each for each in queries() if each.language == "promql"]
+VARIABLES = [each for each in queries() if each.language == "label_values"]
+
+
+def name(asked: Asked) -> str:
+    return f"{asked.dashboard.removeprefix('sightline-')}-{asked.panel}-{asked.ref}".replace(" ", "_")
+
+
+@dataclass
+class Seen:
+    """What ran when, and what is known of it from elsewhere.
+
+    Args:
+        grafana: who asks.
+        bare: when there was one server, and nobody asked it for anything.
+        usual: when all is well.
+        canary: the same time, with its one server of that environment chosen.
+        two: the same time, with two servers chosen.
+        instances: names of the servers of that time, by what Prometheus calls them.
+        workers: their instances and numbers.
+        routes: methods and routes that they were asked for.
+        faults: when each condition of dashboards/needs.py held.
+        broken: when anything was broken at all.
+    """
+
+    grafana: Grafana
+    bare: Phase
+    usual: Phase
+    canary: Phase
+    two: Phase
+    instances: dict[str, str]
+    workers: set[tuple[str, str]]
+    routes: set[tuple[str, str]]
+    faults: dict[str, Phase] = field(default_factory=dict)
+    broken: list[Phase] = field(default_factory=list)
+
+    def of_class(self, *names: str) -> set[str]:
+        return {instance for instance, name in self.instances.items() if name in names}
+
+
+@pytest.fixture(scope="module")
+def seen() -> Iterator[Seen]:
+    """Run the stack through all of it."""
+    with bare() as stack:
+        grafana = Grafana(stack.prometheus, provisioned())
+        before = grafana.phase(_lasting(stack, 4))
+        stack.rest()
+        window = _lasting(stack, SETTLING_SECONDS + USUAL_SECONDS)
+        window = Window(window.end - USUAL_SECONDS, window.end)
+        two = [f"127.0.0.1:{stack.servers[each].agent_port}" for each in ("gevent", "sync")]
+        usual, canary = grafana.phase(window), grafana.phase(window, environment=["canary"])
+        found = Seen(grafana, before, usual, canary, grafana.phase(window, instance=two), *_known(stack))
+        for number in range(len(GROUPS)):
+            _provoke(stack, found, number)
+        yield found
+
+
+def _lasting(stack: Stack, seconds: float) -> Window:
+    """Wait until all that is to be scraped has been scraped for so long."""
+    wait_until(lambda: stack.prometheus.number("count(up == 1)") == stack.scraped(), 30, "all targets")
+    start = time.time()
+    wait_until(lambda: time.time() > start + seconds, seconds + 5, "time to pass")
+    return Window(start, time.time())
+
+
+def _known(stack: Stack) -> tuple[dict[str, str], set[tuple[str, str]], set[tuple[str, str]]]:
+    """Return the servers, their workers, and what the load asked them for, as they say themselves."""
+    instances = dict(zip(stack.instances(), stack.servers, strict=True))
+    workers = {
+        (instance, str(worker["slot"]))
+        for instance, server in instances.items()
+        for worker in stack.servers[server].state()["workers"]
+    }
+    lines = [line for server in stack.servers.values() for line in server.requests_logged()]
+    return instances, workers, {(line["http.request.method"], line["http.route"]) for line in lines}
+
+
+def _provoke(stack: Stack, found: Seen, number: int) -> None:
+    """Do what a group of faults does until all that waits for it is filled; what is not, fails in its own test."""
+    start = time.time()
+    with doing(stack, number) as needs:
+        waiting = [asked for asked in PROMQL if asked.needs in needs]
+        while time.time() < start + (FILLING_SECONDS if waiting else LEAST_SECONDS):
+            phase = found.grafana.phase(Window(start, time.time()), {asked.dashboard for asked in waiting})
+            waiting = [asked for asked in waiting if not nonzero(found.grafana.ask(asked, phase, once=False))]
+            time.sleep(1)
+        phase = found.grafana.phase(Window(start, time.time()))
+        found.faults |= dict.fromkeys(needs, phase)
+        found.broken.append(phase)
+
+
+def nonzero(series: list[Series]) -> bool:
+    return any(value for each in series for value in each.values)
+
+
+def conform(asked: Asked, series: list[Series]) -> None:
+    """Check what a query says of its answer; the bucket of a heat map is a label too."""
+    assert {frozenset(each.labels) for each in series} == {frozenset(asked.by)}, [each.labels for each in series]
+    assert len(series) <= asked.most
+    assert len({each.key for each in series}) == len(series)
+
+
+@pytest.mark.parametrize("asked", [each for each in PROMQL if each.needs in {"", *STANDING}], ids=name)
+def test_a_query_has_data_under_the_usual_load(seen: Seen, asked: Asked) -> None:
+    if reason := not_here(asked.needs):
+        pytest.skip(reason)
+    series = seen.grafana.ask(asked, seen.usual)
+    assert series, asked.expression
+    conform(asked, series)
+    if (wanted := expected(seen, asked)) is not None:
+        assert {tuple(each.labels.get(label, "") for label in asked.by) for each in series} == wanted
+
+
+def expected(seen: Seen, asked: Asked) -> set[tuple[str, ...]] | None:
+    """Return the values of the labels that the series have, where that is known from elsewhere."""
+    if any(word in asked.expression for word in ("topk", 'job="tuner"')) or "$instance" not in asked.expression:
+        return None
+    among = _among(seen, asked)
+    unnamed = NO_ROUTE.search(asked.expression)
+    routes = {(method, route or (unnamed[1] if unnamed else "")) for method, route in seen.routes}
+    known: dict[tuple[str, ...], set[tuple[str, ...]]] = {
+        ("instance",): {(each,) for each in among},
+        ("server",): {(each,) for each in among},
+        ("instance", "worker"): {each for each in seen.workers if each[0] in among},
+        ("http_route",): {(route,) for _, route in routes},
+        ("http_request_method", "http_route"): routes,
+    }
+    found = known.get(tuple(label for label in asked.by if label != "job"))
+    if found is None or "job" not in asked.by:
+        return found
+    at = asked.by.index("job")
+    return {(*each[:at], "sightline", *each[at:]) for each in found}
+
+
+def _among(seen: Seen, asked: Asked) -> set[str]:
+    """Return the servers whose classes have what is asked for."""
+    if "gunicorn_worker_capacity_requests" in asked.expression:
+        return seen.of_class("sync", "gthread", "gevent")  # asgi enforces no bound: docs/worker-classes.md
+    classes = {"gthread": ("gthread",), "loop": ("gevent", "asgi")}.get(asked.needs, tuple(CLASSES))
+    return seen.of_class(*classes)
+
+
+@pytest.mark.parametrize("asked", [each for each in PROMQL if each.needs in STANDING], ids=name)
+def test_what_a_query_needs_is_what_fills_it(seen: Seen, asked: Asked) -> None:
+    if asked.needs == "pressure":
+        pytest.skip("a kernel measures pressure or does not: nothing that is started changes it")
+    assert not nonzero(seen.grafana.ask(asked, seen.bare, once=False))
+
+
+@pytest.mark.parametrize("asked", [each for each in PROMQL if each.needs not in {"", *STANDING}], ids=name)
+def test_a_query_of_what_is_rare_fills_under_its_fault(seen: Seen, asked: Asked) -> None:
+    assert not nonzero(seen.grafana.ask(asked, seen.usual, once=False)), "there is data when all is well"
+    if reason := not_here(asked.needs):
+        pytest.skip(reason)
+    series = seen.grafana.ask(asked, seen.faults[asked.needs], once=False)
+    assert nonzero(series), asked.expression
+    conform(asked, series)
+
+
+@pytest.mark.parametrize("asked", [each for each in PROMQL if each.needs in {"", *STANDING}], ids=name)
+def test_a_query_that_says_zero_when_all_is_well_says_more_when_it_is_not(seen: Seen, asked: Asked) -> None:
+    if reason := not_here(asked.needs) or NEVER_RISES.get((asked.panel, asked.ref)):
+        pytest.skip(reason)
+    phases = (seen.usual, *seen.broken)
+    assert any(nonzero(seen.grafana.ask(asked, phase, once=False)) for phase in phases), asked.expression
+
+
+@pytest.mark.parametrize("asked", VARIABLES, ids=name)
+def test_a_variable_offers_what_there_is(seen: Seen, asked: Asked) -> None:
+    (label,) = asked.by
+    wanted = {
+        "deployment_environment_name": {"test", "canary"},
+        "job": {"sightline"},
+        "instance": set(seen.instances),
+        "worker": {worker for _, worker in seen.workers},
+        "http_route": {route for _, route in seen.routes if route},
+    }[label]
+    assert set(seen.usual.variables[asked.dashboard][asked.ref].options) == wanted
+    assert len(wanted) <= asked.most
+
+
+@pytest.mark.parametrize("uid", sorted(BOARDS))
+def test_a_choice_narrows_all_queries_after_it(seen: Seen, uid: str) -> None:
+    """The canary is one server; with it chosen, nothing of the others is left, nor where two servers are chosen."""
+    (canary,) = seen.of_class("gevent")
+    assert seen.canary.variables[uid]["instance"].options == [canary]
+    asked = [each for each in PROMQL if each.dashboard == uid and "$instance" in each.expression and not each.needs]
+    by_instance = [each for each in asked if "instance" in each.by]
+    for each in by_instance:
+        every = _of(seen.grafana.ask(each, seen.usual))
+        assert _of(seen.grafana.ask(each, seen.canary)) == every & {canary}, each
+        assert _of(seen.grafana.ask(each, seen.two)) == every & seen.of_class("gevent", "sync"), each
+    assert by_instance or uid in ("sightline-dependencies", "sightline-logs-traces")
+
+
+def _of(series: list[Series]) -> set[str]:
+    return {each.labels["instance"] for each in series}
+
+
+def test_each_need_is_provoked_or_said_to_be_impossible_here(seen: Seen) -> None:
+    elsewhere = {"slow", *STANDING}  # slow requests are seen in logs and traces only
+    assert set(NEEDS) - elsewhere - {need for need in NEEDS if not_here(need)} == set(seen.faults)
