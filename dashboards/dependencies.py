@@ -34,33 +34,37 @@ def dashboard() -> Dashboard:
 
 
 def _now() -> list[Panel]:
-    def up(title: str, description: str, metric: str, needs: str, empty: str, alert: str) -> Panel:
+    def up(title: str, description: str, metric: str, job: str, needs: str, empty: str, alert: str) -> Panel:
         states = {0: ("down", palette.BAD), 1: ("up", palette.GOOD)}
-        asked = [query(f"min({metric})", title, most=1, needs=needs)]
+        # who cannot be asked is not up: without a sample, Grafana would go on to show the last one
+        asked = [query(f'min({metric}{{job="{job}"}} or up{{job="{job}"}})', title, most=1, needs=needs)]
         return stat(title, description, "short", asked, states=states, empty=empty, alerts=[alert])
 
     return [
         up(
             "Site",
-            "Whether the site answers as a user would ask it, through the edge. Down while the service is well: "
-            "it is the edge.",
-            'probe_success{job="blackbox"}',
+            "Whether the site answers as a user would ask it, through the edge. Down while the service is well: it is "
+            "the edge, or who asks; Watching the watcher tells whether that is seen.",
+            "probe_success",
+            "blackbox",
             "probe",
             NO_PROBE,
             "ServiceAbsent",
         ),
         up(
             "nginx",
-            "Whether nginx answers its exporter. Down: nobody reaches the service.",
-            'nginx_up{job="nginx"}',
+            "Whether nginx answers its exporter. Down: nobody reaches the service; its log says why it ended.",
+            "nginx_up",
+            "nginx",
             "nginx",
             NO_NGINX,
             "TargetDown",
         ),
         up(
             "PostgreSQL",
-            "Whether PostgreSQL answers its exporter. Down: every request that needs it fails.",
-            'pg_up{job="postgres"}',
+            "Whether PostgreSQL answers its exporter. Down: every request that needs it fails, so bring it back first.",
+            "pg_up",
+            "postgres",
             "postgres",
             NO_POSTGRES,
             "DatabasePoolExhausted",
@@ -68,7 +72,8 @@ def _now() -> list[Panel]:
         up(
             "Redis",
             "Whether Redis answers its exporter. Down: the service goes on, slower, and the database has the load.",
-            'redis_up{job="redis"}',
+            "redis_up",
+            "redis",
             "redis",
             NO_REDIS,
             "CacheDown",
@@ -310,7 +315,8 @@ def _cache() -> list[Panel]:
         ),
         graph(
             "Cache duration p95",
-            "95 of 100 requests to the cache took less. Near its timeout, the cache slows down what it is to speed up.",
+            "95 of 100 requests to the cache took less. Near its timeout, the cache slows down what it is to speed up: "
+            "see what Redis or the way to it lacks.",
             "s",
             [
                 query(

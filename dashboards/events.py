@@ -5,8 +5,9 @@ from typing import Final
 from dashboards import palette
 from dashboards.frame import Annotation
 from dashboards.panels import query
+from observability import catalogue
 
-DEATHS: Final = "boot_failed|crashed|killed|oom_killed|timeout"
+DEATHS: Final = "|".join(sorted(set(catalogue.EXIT_CAUSES) - catalogue.EXPECTED_CAUSES))
 
 DEPLOYS: Final = Annotation(
     "Deploy",

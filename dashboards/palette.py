@@ -41,7 +41,7 @@ SERVERS: Final = {
 # Routes, and what else nobody can know before, by how long the name is: two may be alike, and most are not. A method
 # before it does not count, so that a route has one colour.
 NAMES: Final = {
-    f"/^(?:[A-Z]+ )?(?:.{{9}})*.{{{length}}}$/": colour
+    f"/^(?:[A-Z_]+ )?(?![A-Z_]+ )(?:.{{9}})*.{{{length}}}$/": colour
     for length, colour in enumerate(colour for colour in _TEN if colour != WINE)
 }
 

@@ -11,6 +11,7 @@ from dashboards.thresholds import Limits, above, limit
 BY: Final = ("job", "instance")  # as the recorded rules have it
 MOST: Final = 10
 OF_TUNER: Final = 'server=~"$instance"'
+TO_DO: Final = f'{OF_TUNER},outcome!="none"'  # each evaluation that finds nothing to do is counted too
 QUEUEING: Final = above(
     limit("RequestsQueueing", "warning", "queue_seconds:p95"),
     limit("RequestsQueueing", "critical", "queue_seconds:p95"),
@@ -18,6 +19,7 @@ QUEUEING: Final = above(
 FULL: Final = above(limit("WorkersSaturated", "warning"))
 STARVED: Final = above(limit("CpuStarved", "warning", "run_queue"))
 THROTTLED: Final = above(limit("CpuStarved", "warning", "throttled"))
+CORES: Final = limit("CpuStarved", "warning", "cpu_cores")  # from where on waiting counts
 NEAR: Final = above(limit("MemoryNearLimit", "warning"))
 NO_QUOTA: Final = "no control group has a limit that the agent can read"
 NO_TUNER: Final = "no tuner runs"
@@ -147,7 +149,6 @@ def _waiting() -> list[Panel]:
 
 
 def _workers() -> list[Panel]:
-    requests, seconds = "instance:http_server_requests:rate1m", "instance:http_server_service_seconds:mean1m"
     return [
         graph(
             "Busy by server",
@@ -161,11 +162,11 @@ def _workers() -> list[Panel]:
         ),
         graph(
             "Slots needed and there",
-            "Requests that run at the same time, by Little's law (rate times time in service), and how many can. "
+            "Requests that ran at the same time, as their mean over a minute (Little's law), and how many can. "
             "The first near the second: raise one setting. On an event loop the second is no bound: see its lag.",
             "none",
             [
-                query(f"{requests}{{@}} * on (job, instance) {seconds}{{@}}", "{{instance}} needed", by=BY, most=MOST),
+                _recorded("instance:gunicorn_worker_busy_seconds:rate1m", "{{instance}} needed"),
                 query(
                     "sum by (job, instance) (gunicorn_worker_capacity_requests{@})",
                     "{{instance}} there",
@@ -240,7 +241,8 @@ def _cpu() -> list[Panel]:
         graph(
             "CPU waited for",
             "Seconds that threads were ready to run and waited, per second that they ran. Above the line, half of the "
-            "time and more is waiting: more workers make it worse.",
+            f"time and more is waiting: more workers make it worse. It means nothing of a server that uses less than "
+            f"{CORES:g} cores, as CPU used, beside, tells.",
             "none",
             [_recorded("instance:gunicorn_worker_run_queue:ratio_rate1m")],
             limits=STARVED,
@@ -314,7 +316,7 @@ def _tuner() -> list[Panel]:
 
 
 def _decisions() -> list[Panel]:
-    decided = f"sum by (action, reason, outcome) (increase(tuner_decisions_total{{{OF_TUNER}}}[$__rate_interval]))"
+    decided = f"sum by (action, reason, outcome) (increase(tuner_decisions_total{{{TO_DO}}}[$__rate_interval]))"
     return [
         graph(
             "Decisions",
@@ -336,7 +338,7 @@ def _decisions() -> list[Panel]:
         ),
         slots(
             "What keeps the tuner from growing",
-            "A row is a reason, orange while it holds: memory, cpu, errors, stuck, cool_down, off, stale. "
+            "A row is a reason, orange while it holds; docs/decisions.md explains each, off is the mode. "
             "Orange for long while requests wait: more workers are no cure, mend the reason.",
             "short",
             [
@@ -378,7 +380,8 @@ def _effect() -> list[Panel]:
         ),
         windows(
             "Before and after: queue time p95",
-            "What requests waited before and after the last action: what more workers are meant to lower.",
+            "What requests waited before and after the last action: what more workers are meant to lower. Not lower: "
+            "they wait for something else, a CPU or a dependency.",
             "s",
             "tuner_action_queue_p95_seconds",
         ),

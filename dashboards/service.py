@@ -6,12 +6,13 @@ from dashboards import palette
 from dashboards.events import DEPLOYS, RELOADS, WORKER_DEATHS
 from dashboards.frame import ROUTE, SERVICE, Dashboard
 from dashboards.panels import Panel, bars, graph, heatmap, query, stat, table
-from dashboards.thresholds import above, limit
+from dashboards.thresholds import above, below, limit
 
 DURATION: Final = "http_server_request_duration_seconds"
 OF: Final = '@,http_route=~"$route"'
 RATE: Final = f"rate({DURATION}_count{{{OF}}}[$__rate_interval])"
 FAILED: Final = f'rate({DURATION}_count{{{OF},http_response_status_code=~"5.."}}[$__rate_interval])'
+LOST: Final = "(sum(rate(gunicorn_requests_lost_total{@}[$__rate_interval])) or vector(0))"  # it knows no route
 BUCKETS: Final = f"rate({DURATION}_bucket{{{OF}}}[$__rate_interval])"
 P99: Final = f"histogram_quantile(0.99, sum by (le, http_route) ({BUCKETS}))"
 NONE: Final = (
@@ -53,10 +54,10 @@ def _now() -> list[Panel]:
         ),
         stat(
             "Failed",
-            "Share of requests that failed on our side, by a status of 500 and above. "
+            "Share of requests that failed on our side, by a status of 500 and above, or with their worker. "
             "Above nothing for more than moments: the table of failing routes below says where.",
             "percentunit",
-            [query(f"(sum({FAILED}) or vector(0)) / sum({RATE})", "failed", most=1)],
+            [query(f"((sum({FAILED}) or vector(0)) + {LOST}) / (sum({RATE}) + {LOST})", "failed", most=1)],
             alerts=["SloAvailabilityBurning"],
         ),
         stat(
@@ -96,7 +97,9 @@ def _behind() -> list[Panel]:
             "short",
             [
                 query(
-                    'sum(gunicorn_workers{@,state="target"}) - sum(gunicorn_workers{@,state="live"})',
+                    # by server: more than enough on one, as in a reload, are no cure for too few on another
+                    'sum(clamp_min(sum by (job, instance) (gunicorn_workers{@,state="target"})'
+                    ' - sum by (job, instance) (gunicorn_workers{@,state="live"}), 0))',
                     "missing",
                     most=1,
                 )
@@ -202,6 +205,7 @@ def _promises() -> list[Panel]:
             "changes wait until it recovers. docs/slo.md says how it is counted.",
             "percentunit",
             [query('job:slo_error_budget_remaining:ratio{job=~"$job"}', "{{job}} {{slo}}", by=["job", "slo"], most=4)],
+            limits=below(critical=0),
             alerts=["SloAvailabilityBurning", "SloLatencyBurning"],
             width=8,
         ),
@@ -230,7 +234,8 @@ def _promises() -> list[Panel]:
             [
                 query(
                     "max by (alertname, severity, instance) "
-                    '(ALERTS{job=~"$job",instance=~"|$instance",alertstate="firing"})',
+                    # those of no instance too, and those of the site that a probe asks
+                    '(ALERTS{job=~"$job",instance=~"|$instance|https?://.*",alertstate="firing"})',
                     "",
                     by=["alertname", "severity", "instance"],
                     most=20,
@@ -238,7 +243,7 @@ def _promises() -> list[Panel]:
                 )
             ],
             {"severity": "Severity", "alertname": "Alert", "instance": "Instance"},
-            empty="nothing is wrong",
+            empty="no alert of the service fires",
             width=8,
         ),
     ]

@@ -230,7 +230,8 @@ def _telemetry() -> list[Panel]:
     return [
         graph(
             "Lines written and lost",
-            "Log lines each second that were written, and that were given up since nobody took them.",
+            "Log lines each second that were written, and that were given up since nobody took them. "
+            "Any that are lost: see why whoever reads the standard output stands still.",
             "cps",
             [
                 query("sum(rate(log_messages_total{@}[$__rate_interval]))", "written", most=1),

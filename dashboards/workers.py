@@ -76,7 +76,7 @@ def _now() -> list[Panel]:
         stat(
             "In flight",
             "Requests that are being answered at this moment. Compare it with the workers: as many on sync workers "
-            "means that the next one waits.",
+            "means that the next one waits: raise WEB_CONCURRENCY, or take threads.",
             "short",
             [query(f"sum(gunicorn_worker_active_requests{{{OF}}})", "in flight", most=1)],
         ),

@@ -66,7 +66,7 @@ class Grafana:
 
     def folders(self) -> list[Json]:
         """Return the folders at the top."""
-        return self._ask(list, "read the folders", self._api.folder.get_all_folders)
+        return self._objects(self._ask(list, "read the folders", self._api.folder.get_all_folders), "uid")
 
     def create_folder(self, title: str, uid: str) -> None:
         """Make a folder."""
@@ -75,18 +75,23 @@ class Grafana:
     def dashboards_in(self, folder: str) -> list[Json]:
         """Return what a search tells of a folder's dashboards."""
         search = self._api.search.search_dashboards
-        return self._ask(list, "search dashboards", search, type_="dash-db", folder_uids=[folder], limit=5000)
+        found = self._ask(list, "search dashboards", search, type_="dash-db", folder_uids=[folder], limit=5000)
+        return self._objects(found, "uid")
 
     def dashboard(self, uid: str) -> Json | None:
         """Return a dashboard with its `meta`, or nothing."""
-        return self._or_none(dict, f"read the dashboard {uid}", self._api.dashboard.get_dashboard, quote(uid, safe=""))
+        what, read = f"read the dashboard {uid}", self._api.dashboard.get_dashboard
+        found: Json | None = self._or_none(dict, what, read, quote(uid, safe=""))
+        if found is not None:
+            self._objects([found.get("dashboard")], "id", "version")
+        return found
 
     def versions(self, uid: str) -> list[Json]:
         """Return who has saved a dashboard with which message, the newest first."""
         path, params = f"/dashboards/uid/{quote(uid, safe='')}/versions", {"limit": _MOST_VERSIONS}
         found: Any = self._ask(object, f"read the versions of {uid}", self._api.client.GET, path, params=params)
         versions = found.get("versions", []) if isinstance(found, dict) else found  # the documented one is a bare list
-        return sorted(versions, key=lambda each: int(each["version"]), reverse=True)
+        return sorted(self._objects(versions, "version"), key=lambda each: int(each["version"]), reverse=True)
 
     def save(self, dashboard: Json, folder: str, message: str) -> None:
         """Save a dashboard as the version after the one that it names.
@@ -106,7 +111,7 @@ class Grafana:
 
     def sources(self) -> list[Json]:
         """Return the data sources."""
-        return self._ask(list, "read the data sources", self._api.datasource.list_datasources)
+        return self._objects(self._ask(list, "read the data sources", self._api.datasource.list_datasources), "uid")
 
     def create_source(self, source: Json) -> None:
         """Make a data source."""
@@ -160,13 +165,14 @@ class Grafana:
         """Return the annotations that carry all of the tags, between two times in milliseconds."""
         # not by `find_annotations`, which puts tags into the address as they are
         params = {"from": start, "to": end, "tags": tags, "type": "annotation", "limit": 100}
-        return self._ask(list, "read annotations", self._api.client.GET, "/annotations", params=params)
+        found = self._ask(list, "read annotations", self._api.client.GET, "/annotations", params=params)
+        return self._objects(found, "id", "time")
 
     def annotate(self, start: int, end: int, tags: list[str], text: str) -> int:
         """Make an annotation for the whole organization, and return its id."""
         add = self._api.annotations.add_annotation
         made = self._ask(dict, "annotate", add, time_from=start, time_to=end, tags=tags, text=text)
-        return int(made["id"])
+        return int(self._objects([made], "id")[0]["id"])
 
     def forget(self, annotation: int) -> None:
         """Remove an annotation."""
@@ -185,6 +191,12 @@ class Grafana:
         if not isinstance(found, kind):
             page = " but a web page" if isinstance(found, str) else ""
             raise GrafanaError(f"What answers at {self.url} is not Grafana{page}; is GRAFANA_URL right?")
+        return found
+
+    def _objects(self, found: Any, *keys: str) -> list[Json]:
+        """Refuse what is no list of objects that have these keys, on which whoever reads them relies."""
+        if not isinstance(found, list) or not all(isinstance(each, dict) and {*keys} <= each.keys() for each in found):
+            raise GrafanaError(f"What answers at {self.url} is not Grafana, by its answer; is GRAFANA_URL right?")
         return found
 
     def _guarded(self, what: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

@@ -16,7 +16,8 @@ from observability.grafana.settings import NONE, Settings
 Json = dict[str, Any]
 KIND = "data source"
 MARK = "sightlineSynced"
-_HASHED = ("name", "type", "url", "access")
+# What a sync writes, and what it would undo: an update puts all of a data source anew.
+_HASHED = ("name", "type", "url", "access", "user", "database", "basicAuth", "isDefault")
 
 # As monitoring/grafana/provisioning/datasources has them, uids included; a test holds the two together.
 NAMES = {"prometheus": "Prometheus", "alertmanager": "Alertmanager", "loki": "Loki", "tempo": "Tempo"}
@@ -164,6 +165,6 @@ def _untouched(source: Json) -> bool:
 
 
 def _hash(source: Json) -> str:
-    kept = {key: source.get(key) for key in _HASHED}
+    kept = {key: source.get(key) or None for key in _HASHED}  # Grafana fills in false and "" for what was not said
     data = {key: value for key, value in (source.get("jsonData") or {}).items() if key != MARK}
     return boards.digest(kept | {"jsonData": data})

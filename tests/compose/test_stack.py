@@ -32,7 +32,7 @@ def app_ids(stack: Stack) -> list[str]:
 
 def test_every_container_is_what_the_file_says_it_is(stack):
     containers = stack.containers()
-    assert len(containers) == 12
+    assert len(containers) == 13
     for each in containers:
         name, host = each["Config"]["Labels"]["com.docker.compose.service"], each["HostConfig"]
         assert each["State"]["Status"] == "running", name
@@ -50,7 +50,7 @@ def test_every_container_is_what_the_file_says_it_is(stack):
 
 
 def test_what_runs_in_a_container_is_not_root_and_can_write_nowhere_but_where_it_may(stack):
-    for service in ("nginx", "app", "postgres", "redis", "prometheus", "blackbox", "docker-logs"):
+    for service in ("nginx", "app", "tuner", "postgres", "redis", "prometheus", "blackbox", "docker-logs"):
         assert stack.exec(service, "id", "-u").stdout.strip() != "0"
         assert stack.exec(service, "touch", "/usr/here").returncode != 0, service
     assert stack.exec("prometheus", "touch", "/etc/prometheus/here").returncode != 0
@@ -67,7 +67,7 @@ def test_only_loopback_is_published(stack):
         for bindings in (each["NetworkSettings"]["Ports"] or {}).values()
         for binding in bindings or ()
     }
-    assert bound == {(service, "127.0.0.1") for service in ("nginx", "prometheus", "alertmanager")}
+    assert bound == {(service, "127.0.0.1") for service in ("nginx", "prometheus", "alertmanager", "tuner")}
 
 
 def test_the_backend_has_no_way_out(stack):
@@ -99,6 +99,17 @@ def test_a_request_through_nginx_is_in_every_signal(stack):
     assert len(lines) == 25
     assert {line["http.route"] for line in lines} == {"/todos"}
     wait_until(lambda: has_trace(stack), SEEN, "the spans where Alloy would be")
+
+
+def test_the_tuner_is_told_of_an_alert_and_looks_at_the_server(stack):
+    labels = {"alertname": "RequestsQueueing", "severity": "warning", "tuner": "true", "job": "sightline"}
+    url = stack.url("ALERTMANAGER_PORT", "/api/v2/alerts")
+    assert requests.post(url, json=[{"labels": labels | {"instance": "told:9101"}}], timeout=10).status_code == 200
+    wait_until(lambda: stack.number('tuner_webhooks_total{result="accepted"}') >= 1, SEEN, "the alert at the tuner")
+    assert stack.number('tuner_webhooks_total{result="unauthorized"}') == 0
+    wait_until(lambda: stack.number("count(tuner_signals_age_seconds)") == 1, 2 * SEEN, "signals of the one server")
+    assert stack.number('tuner_mode{mode="recommend"}') == 1
+    assert requests.get(stack.url("TUNER_PORT", "/readyz"), timeout=10).status_code == 200
 
 
 def has_trace(stack: Stack) -> bool:

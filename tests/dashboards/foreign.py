@@ -16,6 +16,8 @@ from typing import Any, Final
 from observability import catalogue
 from observability.exposition import TEXT, write
 from observability.page import Page
+from observability.tuning import bounds
+from observability.tuning.model import Action, Outcome
 
 
 class Served:
@@ -112,7 +114,7 @@ class Program(Served):
 
 
 class Tuner(Served):
-    """What the tuner says of servers, by its own metrics.
+    """What the tuner says of servers, by its own metrics and in its own words.
 
     Args:
         instances: what Prometheus calls the servers.
@@ -147,12 +149,14 @@ class Tuner(Served):
     def _server_of(self, page: Page, instance: str) -> None:
         page.put(catalogue.TUNER_TARGET, 2.0, instance)
         page.put(catalogue.TUNER_CEILING, 4.0, instance)
-        for reason in ("memory", "cpu", "errors", "stuck", "cool_down", "off", "stale"):
+        for reason in (*bounds.VETOES, "off"):
             page.put(catalogue.TUNER_FROZEN, self.acted and reason == "cool_down", instance, reason)
         page.put(catalogue.TUNER_EVALUATED, time.time(), instance)
         page.put(catalogue.TUNER_SIGNALS_AGE, 0.8, instance)
+        # A look at a server that lacks nothing is counted too.
+        page.put(catalogue.TUNER_DECISIONS, time.monotonic(), instance, Action.HOLD, "well", Outcome.NONE)
         if self.decisions:
-            page.put(catalogue.TUNER_DECISIONS, self.decisions, instance, "more_workers", "queueing", "recommended")
+            page.put(catalogue.TUNER_DECISIONS, self.decisions, instance, Action.ADD, "io_wait", Outcome.RECOMMENDED)
         if self.acted and instance == self.instances[0]:
             for window, factor in {"before": 2.0, "after": 1.0}.items():
                 page.put(catalogue.TUNER_DURATION, 0.1 * factor, instance, window)
