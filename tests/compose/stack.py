@@ -50,7 +50,8 @@ class Stack:
         """Return what is needed from elsewhere: the services' images, and what the app's is built from."""
         services = json.loads(self.compose("config", "--format", "json"))["services"].values()
         base = (ROOT / "Dockerfile").read_text().partition("\nARG PYTHON_IMAGE=")[2].split()[0]
-        return {service["image"] for service in services if "build" not in service} | {base}
+        made = {service["image"] for service in services if "build" in service}
+        return {service["image"] for service in services} - made | {base}
 
     def up(self, *arguments: str) -> None:
         """Start what is not there yet, and wait until it is healthy."""
