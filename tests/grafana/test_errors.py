@@ -152,6 +152,12 @@ def test_what_a_server_says_is_no_danger(grafana, run, body):
     assert len(said) < 500
 
 
+@pytest.mark.parametrize("body", [[1], [{}], [None]])
+def test_an_answer_of_another_shape(grafana, run, body):
+    grafana.answer(200, body, "/api/folders")
+    assert "is not Grafana, by its answer" in line(run("sync"))
+
+
 def test_a_server_that_says_the_token_aloud(grafana, run):
     """Command checks that the token is in no output."""
     grafana.answer(500, {"message": f"got Authorization: Bearer {TOKEN}"}, "/api/folders")

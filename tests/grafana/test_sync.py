@@ -154,6 +154,13 @@ def test_a_data_source_that_people_changed_is_kept_unless_forced(grafana, run):
     assert grafana.sources["sightline-loki"]["url"] == "http://loki:3100"
 
 
+def test_a_login_that_people_added_to_a_data_source_is_kept(grafana, run):
+    run("sync")
+    grafana.sources["sightline-loki"]["basicAuth"] = True
+    assert plan(run("sync", GRAFANA_LOKI_URL="http://loki.example:3100"))["sightline-loki"] == "keep"
+    assert grafana.sources["sightline-loki"]["basicAuth"] is True
+
+
 def test_none_makes_no_data_source_and_takes_away_the_one_that_was_made(grafana, run):
     run("sync")
     grafana.add_source(uid="alices-loki", name="Alice", type="loki", url="http://x:3100")

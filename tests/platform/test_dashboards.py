@@ -349,3 +349,12 @@ class TestTheLintItself:
     def test_what_the_sdk_leaves_is_taken_out(self):
         assert frame._without_leaks({"a": [{"transparent": False, "auto": False, "b": 1}]}) == {"a": [{"b": 1}]}
         assert frame._without_leaks({"transparent": True}) == {"transparent": True}
+
+
+def test_a_route_has_one_colour_with_a_method_and_without():
+    def colour(name):
+        (found,) = {colour for pattern, colour in palette.NAMES.items() if re.search(pattern.strip("/"), name)}
+        return found
+
+    for route in ("/todos/<id>", "/todos", "/"):
+        assert colour(f"GET {route}") == colour(route)
