@@ -15,13 +15,13 @@ from observability import logs
 from observability.grafana.client import Grafana
 from observability.grafana.errors import GrafanaError, UnavailableError
 from observability.grafana.events import TAG, Annotation, Record
-from observability.grafana.prometheus import Prometheus, PrometheusError
+from observability.grafana.prometheus import Prometheus, PrometheusError, TooMuchError
 from observability.grafana.settings import Settings
 from observability.grafana.spool import Spool, State
 from observability.settings import Settings as Telemetry
 
 _MOST_BEHIND = 6 * 3600.0  # seconds that are made up for after a pause; older events are left out
-_STRETCH = 900.0  # seconds that one question to Prometheus is about
+_STRETCH = 900.0  # seconds that one question to Prometheus is about, at most
 _MOST_AT_ONCE = 50  # annotations sent in a round
 _LONGEST_PAUSE = 60.0  # seconds until Grafana is tried again
 
@@ -57,6 +57,7 @@ class Annotator:
         self.log = logs.get_logger("observability.grafana")
         self.state = State()
         self._troubles: dict[str, str] = {}  # what is wrong now, by whom it concerns: each is logged once
+        self._stretch = _STRETCH
         self._pause = 0.0
         self._again_at = 0.0
 
@@ -111,11 +112,19 @@ class Annotator:
             self.log.warning("looks no further back", skipped_seconds=over - _MOST_BEHIND - start)
             start = over - _MOST_BEHIND
         start = start // window * window  # the window may be another than it was
-        end = min(over, start + max(_STRETCH // window, 1) * window)
+        end = min(over, start + max(self._stretch // window, 1) * window)
         if end <= start:
             self.state.looked_until = start
             return False
-        record = Record.of(self.prometheus, start, end)
+        try:
+            record = Record.of(self.prometheus, start, end)
+        except TooMuchError:
+            if end - start <= window:  # nothing shorter can be asked for, and it must not hold up the rest
+                self.state.looked_until = end
+                raise
+            self._stretch = (end - start) / 2
+            return True
+        self._stretch = min(_STRETCH, 2 * self._stretch)
         versions = {job: dict(known) for job, known in self.state.versions.items()}
         found: list[Annotation] = []
         for number in range(round((end - start) / window)):

@@ -6,6 +6,7 @@ annotation, however many they are; and whoever looks at the same window finds th
 
 import html
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ _MOST_VERSIONS = 50
 _MOST_JOBS_KNOWN = 500
 _EXPECTED = "|".join(sorted(catalogue.EXPECTED_CAUSES))
 _UP = "up"  # Prometheus' own: when it scraped which target, and whether that answered
+_MOST_NEW = 100  # targets with a new counter whose scrapes are asked for: their names have to fit into an address
 _SELECTORS = {
-    _UP: _UP,
     RELOAD: catalogue.RELOADS.name,
     DEATH: f'{catalogue.EXITS.name}{{cause!~"{_EXPECTED}"}}',
     TUNER: f'{catalogue.TUNER_DECISIONS.name}{{outcome!="none"}}',
@@ -76,8 +77,16 @@ class Record:
 
     @classmethod
     def of(cls, prometheus: Prometheus, start: float, end: float) -> "Record":
-        """Read it."""
-        return cls({kind: prometheus.series(each, start - LOOK_BACK, end) for kind, each in _SELECTORS.items()})
+        """Read it; scrapes only of targets with a counter that begins in it, since a fleet has very many of them.
+
+        Raises:
+            PrometheusError: Prometheus does not answer, or with more than is taken at once.
+        """
+        found = {kind: prometheus.series(each, start - LOOK_BACK, end) for kind, each in _SELECTORS.items()}
+        counters = [each for kind in (RELOAD, DEATH, TUNER) for each in found[kind]]
+        new = sorted({_target(each) for each in counters if each.samples and each.samples[0][0] > start})
+        found[_UP] = prometheus.series(_scrapes_of(new), start - LOOK_BACK, end) if new else []
+        return cls(found)
 
     def annotations(self, start: float, end: float, versions: Versions) -> list[Annotation]:
         """Return what happened in one window, (start, end], and bring the versions up to date."""
@@ -101,6 +110,18 @@ Target = tuple[str, str]  # job and instance
 
 def _target(series: Series) -> Target:
     return series.labels.get("job", ""), series.labels.get("instance", "")
+
+
+def _scrapes_of(targets: list[Target]) -> str:
+    jobs, instances = (
+        "|".join(sorted({re.escape(each) for each in part})) for part in zip(*targets[:_MOST_NEW], strict=True)
+    )
+    return f"{_UP}{{job=~{_quoted(jobs)},instance=~{_quoted(instances)}}}"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 def _answered(up: list[Series]) -> dict[Target, list[float]]:

@@ -5,9 +5,11 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -314,6 +316,36 @@ def test_a_spool_that_is_broken_is_begun_anew(grafana, prometheus, app, tmp_path
         wait_until(lambda: running.log_path.exists() and _looked(running), SECONDS)
         happens(prometheus, app, RELOADS)
         wait_until(lambda: texts(grafana, "reload"), SECONDS)
+
+
+def test_a_stretch_with_too_much_in_it_is_asked_for_in_parts(grafana, tmp_path):
+    """Ten minutes behind, and a Prometheus that has more of seven minutes and above than is taken."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seconds = int(re.search(r"%5B(\d+)s%5D", self.path)[1])
+            asked.append(seconds)
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # whoever has had enough hangs up
+                self.wfile.write(b'{"status":"success","data":{"resultType":"matrix","result":[')
+                self.wfile.write(b" " * (9 * 2**20 if seconds > 420 else 1) + b"]}}")
+
+        def log_message(self, *_):
+            """Print nothing."""
+
+    behind = time.time() - 600
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as much, ExitStack() as around:
+        threading.Thread(target=much.serve_forever, daemon=True).start()
+        around.callback(much.shutdown)
+        (tmp_path / "annotator/spool").mkdir(parents=True)
+        (tmp_path / "annotator/spool/annotator.json").write_text(json.dumps({"looked_until": behind}))
+        url = f"http://127.0.0.1:{much.server_port}"
+        running = around.enter_context(Annotator(tmp_path / "annotator", grafana.url, PROMETHEUS_URL=url))
+        wait_until(lambda: _looked(running) > time.time() - 60, SECONDS, f"all of it: {running.log()}")
+        assert max(asked) > 420 > min(asked)
+        assert "skip" not in running.log()
 
 
 def _looked(running):

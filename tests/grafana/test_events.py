@@ -241,3 +241,18 @@ def test_the_file_is_json_that_a_person_can_read(tmp_path):
     Spool(tmp_path).save(State(pending=[annotation()]))
     (pending,) = json.loads((tmp_path / "annotator.json").read_text())["pending"]
     assert pending["text"] == "text"
+
+
+def test_scrapes_are_asked_for_of_targets_with_a_counter_that_begins_and_of_no_others():
+    asked = {}
+
+    class Prometheus:
+        def series(self, selector, start, end):
+            asked[selector] = (start, end)
+            if selector == events._SELECTORS[RELOAD]:
+                return [series((-5, 3), (5, 3)), series((5, 1), instance='b"\\:1')]
+            return []
+
+    Record.of(Prometheus(), START, END)
+    assert 'up{job=~"app",instance=~"b\\"\\\\\\\\:1"}' in asked
+    assert len([selector for selector in asked if selector.startswith("up")]) == 1
