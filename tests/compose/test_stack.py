@@ -140,14 +140,13 @@ def test_the_version_is_in_the_image_and_on_every_line(stack):
 
 
 def test_prometheus_scrapes_all_that_is_there(stack):
+    there = {"sightline", "tuner", "nginx", "postgres", "redis", "blackbox", "prometheus", "alertmanager"}
+
     def up() -> bool:
-        return {name for name, value in stack.query("sum by (job) (up)").items() if value} == {
-            *("sightline", "nginx", "postgres", "redis", "blackbox", "prometheus", "alertmanager")
-        }
+        return {name for name, value in stack.query("sum by (job) (up)").items() if value} == there
 
     wait_until(up, SEEN, "every job up")
-    jobs = set(stack.query("sum by (job) (up)"))
-    assert jobs - {"sightline", "nginx", "postgres", "redis", "blackbox", "prometheus", "alertmanager"} == ABSENT
+    assert set(stack.query("sum by (job) (up)")) - there == ABSENT
     assert stack.query("nginx_up") != {}
     assert stack.number("pg_up") == 1
     assert stack.number("redis_up") == 1
