@@ -46,9 +46,8 @@ def test_a_runbook_belongs_to_an_alert():
 
 
 def test_native_mode_reads_the_same_files_with_its_own_addresses(tmp_path):
-    options = replace(
-        Options(), run_dir=str(tmp_path), agent_port=19101, prometheus_port=19090, alertmanager_port=19093
-    )
+    ports = {"agent_port": 19101, "prometheus_port": 19090, "alertmanager_port": 19093, "tuner_port": 19102}
+    options = replace(Options(), run_dir=str(tmp_path), **ports)
     configs.render(options)
     rendered = tmp_path / "prometheus/prometheus.yml"
     assert "rule files found" in run("promtool", "check", "config", rendered)
@@ -58,9 +57,13 @@ def test_native_mode_reads_the_same_files_with_its_own_addresses(tmp_path):
         "sightline": ["127.0.0.1:19101"],
         "prometheus": ["127.0.0.1:19090"],
         "alertmanager": ["127.0.0.1:19093"],
+        "tuner": ["127.0.0.1:19102"],
     }
     assert config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] == ["127.0.0.1:19093"]
     run("amtool", "check-config", tmp_path / "alertmanager/alertmanager.yml")
+    receivers = yaml.safe_load((tmp_path / "alertmanager/alertmanager.yml").read_text())["receivers"]
+    (webhook,) = next(each for each in receivers if each["name"] == "tuner")["webhook_configs"]
+    assert webhook["url"].startswith("http://127.0.0.1:19102/")
 
 
 def test_native_mode_refuses_a_file_whose_addresses_it_does_not_know(tmp_path, monkeypatch):
