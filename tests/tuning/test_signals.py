@@ -3,13 +3,14 @@
 The rules' durations are shortened, as for the proof of the alerts: their minute is 20 s here.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from http.client import HTTPConnection, HTTPException
@@ -71,8 +72,20 @@ class Running(NamedTuple):
     def both(self, name: str) -> tuple[Signals, Signals]:
         """Return the signals of a server, by Prometheus and by its agent."""
         now, (seen,) = time.time(), self.onlookers[name].read(time.time())
-        (recorded,) = [each for each in self.reader.read(now) if each.server == seen.server]
-        return recorded, seen
+        found = {each.server: each for each in self.reader.read(now)}
+        if seen.server not in found:
+            raise ReadError("Prometheus does not know it now: a scrape has failed, or it is too young")
+        return found[seen.server], seen
+
+
+def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Wait for a condition on signals, of which there may be none for a moment, as while a worker boots."""
+
+    def told() -> Any:
+        with contextlib.suppress(ReadError):
+            return condition()
+
+    return wait_until(told, seconds, what)
 
 
 class Unproxied:
@@ -186,7 +199,7 @@ def test_they_say_what_is_so(running: Running) -> None:
 
 def test_an_objective_that_burns_is_seen_by_both(running: Running) -> None:
     """Of a job it is one; an agent knows of its own server."""
-    wait_until(
+    eventually(
         lambda: all(each.errors_burning for each in running.reader.read(time.time())), 60, "the objective to burn"
     )
     burning = {name: running.both(name)[1].errors_burning for name in CLASSES}
@@ -201,7 +214,7 @@ def test_a_recorded_range_is_read_as_it_was(running: Running) -> None:
         whole = {at: servers for at, servers in found.items() if len(servers) == 3}  # else a scrape has failed
         return whole if len(whole) >= 3 else {}
 
-    moments: dict[float, list[Signals]] = wait_until(recorded, 30, "some moments of a known server")
+    moments: dict[float, list[Signals]] = eventually(recorded, 30, "some moments of a known server")
     for moment, servers in moments.items():
         assert [each.server for each in servers] == sorted(each.agent_url[7:] for each in running.servers.values())
         again = {each.server: each for each in running.reader.at(moment)}
@@ -254,8 +267,8 @@ def test_a_reload_is_seen_and_forgotten(running: Running) -> None:
     server = running.servers["sync"]
     assert not any(each.reloading for each in running.both("sync"))
     server.signal(signal.SIGHUP)
-    wait_until(lambda: all(each.reloading for each in running.both("sync")), 15, "both to see the reload")
-    wait_until(lambda: not any(each.reloading for each in running.both("sync")), 3 * WINDOW, "both to forget it")
+    eventually(lambda: all(each.reloading for each in running.both("sync")), 15, "both to see the reload")
+    eventually(lambda: not any(each.reloading for each in running.both("sync")), 3 * WINDOW, "both to forget it")
 
 
 def test_a_server_that_vanishes_while_it_is_watched(running: Running) -> None:
@@ -270,8 +283,9 @@ def test_a_server_that_vanishes_while_it_is_watched(running: Running) -> None:
         out, err = watching.communicate(timeout=30)
     assert (watching.returncode, out) == (4, "")
     assert err == f"{server.agent_url}/metrics: nothing answers\n"
-    wait_until(lambda: len(running.reader.read(time.time())) == 2, 30, "Prometheus to know that it has gone")
-    assert {each.servers for each in running.reader.read(time.time())} == {2}
+    eventually(
+        lambda: [each.servers for each in running.reader.read(time.time())] == [2, 2], 30, "Prometheus to know it gone"
+    )
     onlooker = running.onlookers["gevent"]
     with pytest.raises(ReadError, match=r"nothing answers$"):
         onlooker.read(time.time() + WINDOW)
