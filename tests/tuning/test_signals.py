@@ -181,7 +181,7 @@ def test_they_say_what_is_so(running: Running) -> None:
             assert (each.slots * each.workers_target, each.cores) == (2, len(os.sched_getaffinity(0)))
             assert 1.5 < each.in_flight < 2.1
             assert each.in_flight + each.queued + each.backlog == pytest.approx(CLIENTS, abs=1.5)
-            assert 0.2 <= (each.service_seconds or 0) < 0.3
+            assert 0.17 < (each.service_seconds or 0) < 0.4  # 0.2, by two rates that do not end at the same request
             assert each.busy > 0.8
             assert each.requests == pytest.approx(each.requests_per_second * WINDOW)
         assert (sync.queue_source, gthread.queue_source, gevent.queue_source) == ("proxy", "threads", "proxy")
