@@ -300,7 +300,6 @@ def _cache() -> list[Panel]:
     def rate(results: str) -> str:
         return f'sum by (cache) (rate(cache_requests_total{{@,result=~"{results}"}}[$__rate_interval]))'
 
-    failed = limit("CacheDown", "warning")
     took = "rate(cache_request_duration_seconds_bucket{@}[$__rate_interval])"
     return [
         graph(
@@ -343,7 +342,7 @@ def _cache() -> list[Panel]:
                 )
             ],
             high=1,
-            limits=above(failed),
+            limits=above(limit("CacheDown", "warning")),
             alerts=["CacheDown"],
         ),
     ]

@@ -16,8 +16,6 @@ UNSENT: Final = (
     'alertmanager_notifications_failed_total{job="alertmanager"}',
 )
 NO_LOKI: Final = "no Loki runs"
-NO_TEMPO: Final = "no Tempo runs"
-NO_ALLOY: Final = "no Alloy runs"
 
 
 def dashboard() -> Dashboard:
