@@ -137,6 +137,7 @@ class Memory:
         self._lock = threading.Lock()
         self._contents = Contents(VERSION)
         self._changed = False
+        self._written = 0  # the newest id that was written, or could not be
 
     def load(self) -> str:
         """Take over what is there; return what is wrong with it, if it had to be set aside."""
@@ -147,7 +148,7 @@ class Memory:
             self._set_aside()
         with self._lock:
             found.last_id = max([found.last_id, *(each.id for each in found.entries)])
-            self._contents = found
+            self._contents, self._written = found, found.last_id
         return problem
 
     def _set_aside(self) -> None:
@@ -189,9 +190,12 @@ class Memory:
         return entry
 
     def entries(self, after: int | None = None, limit: int = MOST_ENTRIES) -> list[Entry]:
-        """Return entries, the newest last: the first ones after an id, or else the newest."""
+        """Return entries, the newest last: the first ones after an id, or else the newest.
+
+        One that is not written yet is left out: a crash would lose it, and give its id to another.
+        """
         with self._lock:
-            found = self._contents.entries
+            found = [entry for entry in self._contents.entries if entry.id <= self._written]
         return found[-limit:] if after is None else [entry for entry in found if entry.id > after][:limit]
 
     def newest(self, server: str) -> Entry | None:
@@ -216,7 +220,7 @@ class Memory:
         with self._lock:
             if not self._changed:
                 return
-            data, self._changed = msgspec.json.encode(self._contents), False
+            data, self._changed, newest = msgspec.json.encode(self._contents), False, self._contents.last_id
         try:
             self._write(data)
         except OSError as error:
@@ -224,6 +228,8 @@ class Memory:
             self._failing(f"{self.path} cannot be written: {error.strerror or error}")
         else:
             self._failing("")
+        with self._lock:
+            self._written = newest
 
     def _write(self, data: bytes) -> None:
         """Replace the file by a complete one, so that a crash leaves the old or the new."""

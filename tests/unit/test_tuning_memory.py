@@ -145,6 +145,7 @@ def test_everything_else_is_bounded_and_the_oldest_goes(memory):
     assert memory.history("5:9101").accepted == 3
     for number in range(module.MOST_ENTRIES + 5):
         memory.add(entry(before=number))
+    memory.save()
     assert [len(memory.entries()), memory.entries()[0].before] == [module.MOST_ENTRIES, 5]
     assert memory.first_time([str(number) for number in range(module.MOST_SEEN + 5)], NOW)
     assert memory.first_time(["4"], NOW)
@@ -154,10 +155,30 @@ def test_everything_else_is_bounded_and_the_oldest_goes(memory):
 def test_entries_are_paged_by_id_and_the_newest_is_last(memory):
     for _ in range(10):
         memory.add(entry())
+    memory.save()
     assert [each.id for each in memory.entries(limit=3)] == [8, 9, 10]
     assert [each.id for each in memory.entries(after=2, limit=3)] == [3, 4, 5]
     assert memory.entries(after=10) == []
     assert [each.id for each in memory.entries(after=0)] == list(range(1, 11))
+
+
+def test_an_entry_is_shown_once_a_crash_would_not_lose_it(memory, monkeypatch):
+    """Or the tuner that comes back would give its id to another, and who reads on from that id would miss it."""
+    memory.add(entry())
+    memory.save()
+    memory.add(entry())
+    assert [each.id for each in memory.entries()] == [1]
+    memory.save()
+    assert [each.id for each in memory.entries()] == [1, 2]
+    assert [each.id for each in reopened(memory).entries()] == [1, 2]
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    memory.add(entry())
+    memory.save()
+    assert [each.id for each in memory.entries()] == [1, 2, 3], "a full disk hides nothing"
 
 
 def test_the_newest_decision_of_a_server_is_found(memory):

@@ -80,6 +80,7 @@ def test_a_decision_is_a_line_with_all_inputs_a_metric_and_an_entry(voice, lines
     assert value(tally, catalogue.TUNER_DECISIONS, A, "add_worker", "io_wait", "recommended") == 1
     assert value(tally, catalogue.TUNER_TARGET, A) == 3
     assert value(tally, catalogue.TUNER_CEILING, A) == 4
+    memory.save()
     (entry,) = memory.entries()
     assert (entry.rule, entry.advice, entry.numbers) == ("io_wait", (THREADS,), {"queue_p95": 0.5})
 
@@ -104,6 +105,7 @@ def test_the_longest_line_fits_into_a_pipe(voice, lines):
 def test_that_all_is_well_is_a_metric_only(voice, lines, memory, tally):
     for _ in range(3):
         decided(voice, WELL, Outcome.NONE)
+    memory.save()
     assert (lines, memory.entries()) == ([], [])
     assert value(tally, catalogue.TUNER_DECISIONS, A, "hold", "well", "none") == 3
 
@@ -183,6 +185,7 @@ def test_what_came_of_a_step_is_a_line_with_both_windows_as_metrics(voice, lines
         assert (value(tally, metric, A, "before"), value(tally, metric, A, "after")) == numbers
     voice.acted(A, after)
     assert value(tally, catalogue.TUNER_QUEUE, A, "after") is None, "of the step before"
+    memory.save()
     assert memory.entries()[-1].kind == "outcome"
 
 
