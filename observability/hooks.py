@@ -107,7 +107,10 @@ def _part(name: str, act: Callable[[], object]) -> None:
 def _claim(server: Any, upgraded_from: int) -> None:
     store.STORE.claim("master")
     store.STORE.slot.write_note(
-        upgraded_from=upgraded_from, agent_fd=_agent.fd if _agent else -1, worker_class=server.cfg.worker_class_str
+        upgraded_from=upgraded_from,
+        agent_fd=_agent.fd if _agent else -1,
+        worker_class=server.cfg.worker_class_str,
+        preload=bool(server.cfg.preload_app),
     )
     for metric, *labels in _FROM_ZERO:
         store.child(metric, *labels).inc(0)
@@ -189,6 +192,8 @@ def when_ready(_server: Any) -> None:
 def on_reload(server: Any) -> None:
     """Count a reload: the workers that are there now are to be replaced."""
     store.child(catalogue.RELOADS).inc()
+    if server.cfg.preload_app:  # what was loaded once stays, whatever the configuration says later
+        _part("slot", lambda: store.STORE.slot.write_note(preload=True))
     if _exits is not None:
         _exits.reload(server)
 

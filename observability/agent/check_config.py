@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from observability import redact
-from observability.settings import Server, load
 
 SECONDS = 30.0  # gunicorn's own default for a worker's boot: its timeout
 _MOST_BYTES = 16 * 1024  # of its output that are kept: the end
@@ -42,14 +41,6 @@ _LEFT_OUT = ("PYTHONPATH", "GUNICORN_PID", "GUNICORN_FD", "LISTEN_PID", "LISTEN_
 
 class UncheckedError(RuntimeError):
     """A server that cannot be checked; the message says why."""
-
-
-def preloaded(master: int) -> bool:
-    """Tell whether the master has loaded the app, as its command line or its environment asked for."""
-    with contextlib.suppress(OSError):
-        asked = {"GUNICORN_PRELOAD": environment_of(master).get("GUNICORN_PRELOAD", "")}
-        return "--preload" in command_of(master) or load(Server, asked).preload
-    return False
 
 
 def check(master: int, seconds: float = SECONDS) -> str:

@@ -63,6 +63,7 @@ class Seen:
         stopping: what shows that the master is on its way down, or stands still.
         reloaded: seconds since a reload was seen.
         changing: the target of a change that has not settled.
+        preload: whether the master has loaded the app.
     """
 
     target: int | None
@@ -72,6 +73,7 @@ class Seen:
     stopping: str = ""
     reloaded: float = inf
     changing: int | None = None
+    preload: bool = False
 
 
 # What stands in the way of a change, by the word that the answer says; the first that applies.
@@ -126,6 +128,7 @@ class Control:
         forked = [worker for worker in workers if worker.reading.forked]
         target, now = page.value(catalogue.WORKERS, "target"), time.monotonic()
         live, booted = len(forked), sum(worker.booted for worker in forked)
+        masters = [reading for reading in readings if reading.role == "master" and reading.live]
         reloads = page.value(catalogue.RELOADS) or 0.0
         if reloads != self._reloads:
             self._reloads, self._reloaded = reloads, now
@@ -135,10 +138,11 @@ class Control:
             target=None if target is None else int(target),
             live=live,
             booted=booted,
-            masters=sum(reading.role == "master" and reading.live for reading in readings),
+            masters=len(masters),
             stopping=self._stopping(),
             reloaded=now - self._reloaded,
             changing=self._changing[0] if self._changing else None,
+            preload=any(reading.note.get("preload", False) for reading in masters),
         )
 
     def change(self, change: Change, address: str) -> int:
@@ -154,22 +158,23 @@ class Control:
             raise Refused(409, "busy", "another change is being made")
         self._busy = True
         try:
-            self._refuse_unless_safe(change)
-            if change.change > 0:  # one less boots nothing, and must go also where there is no memory for a check
+            seen = self._refuse_unless_safe(change)
+            # One less boots nothing, and must go also where there is no memory for a check.
+            if change.change > 0 and not seen.preload:
                 self._refuse_unless_bootable(address)
                 self._refuse_unless_safe(change)  # that took its time
             return self._signal(change, address)
         finally:
             self._busy = False
 
-    def _refuse_unless_safe(self, change: Change) -> None:
-        if refused := obstacle(self.look(), change):
+    def _refuse_unless_safe(self, change: Change) -> Seen:
+        seen = self.look()
+        if refused := obstacle(seen, change):
             raise refused
+        return seen
 
     def _refuse_unless_bootable(self, address: str) -> None:
         """Check what is on disk, in a thread of its own: all others are answered meanwhile."""
-        if check_config.preloaded(self.view.master):
-            return
         try:
             reason = gevent.get_hub().threadpool.apply(check_config.check, (self.view.master,))
         except check_config.UncheckedError as error:

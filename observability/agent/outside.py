@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from observability import catalogue, limits
-from observability.agent import check_config
 from observability.page import Page
 from observability.probes import cgroup, process, sockets
 from observability.probes.lasting import Lasting
@@ -83,7 +82,6 @@ class Outside:
         self.usage = cgroup.Usage()
         self.cores: float | None = None
         self.preloaded: bool | None = None
-        self._master = 0
         self._boots: dict[int, float] = {}
         self._at = 0.0
         self._inodes: set[int] = set()
@@ -116,13 +114,12 @@ class Outside:
         self._look_at_listeners(masters, [reading for reading in workers if reading.live], now)
         self.overflows = sockets.overflows()
         self._look_at_master(next(filter(None, map(self._pid, masters)), 0))
+        self.preloaded = next((each.note["preload"] for each in masters if "preload" in each.note), None)
 
     def _look_at_master(self, master: int) -> None:
-        """Read what holds for the whole server; what the master was told at its start is read once."""
+        """Read what holds for the whole server."""
         self.usage = cgroup.read(cgroup.directory_of(master) if master else None)
         self.cores = self._usable_cores(master) if master else None
-        if master != self._master:
-            self._master, self.preloaded = master, check_config.preloaded(master) if master else None
 
     def _usable_cores(self, master: int) -> float | None:
         try:

@@ -89,7 +89,7 @@ PREVIOUS_END = declare(
 PRELOADED = declare(
     "gunicorn_preloaded",
     "gauge",
-    "1 where the master has loaded the app before it forks (preload_app), as its command line and environment say.",
+    "1 where the master has loaded the app before it forks (preload_app), now or before a reload.",
 )
 BOOT_SECONDS = declare(
     "gunicorn_worker_boot_seconds",

@@ -333,6 +333,31 @@ class TestWhatIsLookedBackAt:
     def test_how_long_there_was_little_to_do(self, points, seconds):
         assert trends.low_seconds(points, gap=60) == seconds
 
+    @pytest.mark.parametrize(
+        ("points", "most"),
+        [
+            ([], None),
+            ([Point(0, 0.5, 0.0, 1.0), Point(60, 0.5, 0.0, 2.0)], None),  # not for long enough
+            ([Point(0, 0.5, 0.0, 1.0), Point(60, 0.5, 0.0, 3.0), Point(100, 0.5, 0.0, 2.0)], 3.0),
+            ([Point(0, 0.5, 0.0, 9.0), Point(60, 0.5, 0.0, 1.0), Point(120, 0.5, 0.0, 2.0), Point(160, 0.5)], None),
+            (
+                [Point(0, 0.5, 0.0, 9.0), Point(50, 0.9, None, 1.0), Point(99, 0.9, 0.025, 2.0), Point(150, 0, 0, 0)],
+                2.0,
+            ),
+            (
+                [Point(0, 0.5, 0.0, 9.0), Point(50, 0.5, 0.0, 1.0), Point(100, 0.5, 0.026, 2.0), Point(150, 0, 0, 0)],
+                None,
+            ),
+            (
+                [Point(0, 0.5, 0.026, 9.0), Point(50, 0.5, 0.0, 1.0), Point(100, 0.5, 0.0, 2.0), Point(150, 0, 0, 0)],
+                2.0,
+            ),
+            ([Point(0, 0.5, 0.0, 1.0), Point(61, 0.5, 0.0, 3.0), Point(122, 0.5, 0.0, 2.0)], None),  # nobody looked
+        ],
+    )
+    def test_the_most_there_was_while_nobody_waited(self, points, most):
+        assert trends.quiet_peak(points, seconds=100, gap=60) == most
+
     def test_how_busy_it_was_then(self):
         points = [Point(0, 0.1), Point(50, 0.2), Point(110, 0.3)]
         assert [trends.value_before(points, at, 60) for at in (-1, 0, 100, 111, 171)] == [None, 0.1, 0.2, 0.3, None]
@@ -479,8 +504,8 @@ class TestTheAgentsPage:
 class TestOnlooker:
     """Looks at what is written, at moments that are made up: seconds from its first look."""
 
-    def watch(self, pages, interval=5.0, window=60.0):
-        watching = Onlooker("http://user:pw@app:9101", window, interval)
+    def watch(self, pages, interval=5.0, window=60.0, idle=600.0):
+        watching = Onlooker("http://user:pw@app:9101", window, interval, idle)
         for turn, shown in enumerate(pages):
             watching._take(exposed.read(shown, turn * interval, 1000.0 + turn * interval))
         return watching, 1000.0 + (len(pages) - 1) * interval
@@ -543,6 +568,20 @@ class TestOnlooker:
         assert rising.busy_rising
         assert rising.low_seconds == 0.0
         assert not self.read([*calm, *full, *[page(busy={"1": 0.9})] * 70]).busy_rising
+
+    def test_the_most_in_flight_of_ten_minutes_in_which_nobody_waited(self):
+        """Two a second that take 0.1 s each are 0.2 at a time, as the first ten looks have; then one at a time."""
+        counted = [*range(0, 100, 10), *range(100, 7600, 50)]
+        pages = [page(requests=float(each)) for each in counted]
+        assert self.read(pages[:-30]).quiet_peak == pytest.approx(1.0)
+        assert self.read(pages[:120]).quiet_peak is None, (
+            "not for long enough: of the first look there are no rates yet"
+        )
+        assert self.read([*pages, *[page(requests=7550.0)] * 120]).quiet_peak == pytest.approx(1.0)
+        assert self.read([*pages, *[page(requests=7550.0)] * 140]).quiet_peak == 0, "of the ten minutes before now"
+        waits = [*pages[:-10], *[page(requests=7100.0 + 50 * n, backlog=4.0) for n in range(5)], *pages[-5:]]
+        assert self.read(waits).quiet_peak is None
+        assert self.read(pages[:30], idle=60.0).quiet_peak == pytest.approx(1.0)
 
     def test_what_it_keeps_is_bounded(self):
         watching, now = self.watch([page(requests=n * 50.0) for n in range(1000)])
@@ -615,7 +654,7 @@ class TestWhatTheAgentShowsForIt:
         outside._look_at_master(2**22 + 1)
         assert outside.cores is None
         outside._look_at_master(0)
-        assert (outside.cores, outside.preloaded) == (None, None)
+        assert outside.cores is None
 
     def test_a_boot_is_known_of_workers_that_began_since(self):
         def worker(pid, age, **note):
