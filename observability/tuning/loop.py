@@ -40,6 +40,28 @@ class _Backoff:
 _NO_BACKOFF = _Backoff()
 
 
+@dataclass(frozen=True)
+class _Others:
+    """What others do to a server's workers: a person, or another tuner with a memory of its own.
+
+    Args:
+        target: workers that are wanted, as far as this tuner knows; None where it cannot know.
+        before: what somebody has changed it from.
+        changed: when that was seen.
+    """
+
+    target: int | None
+    before: int = 0
+    changed: float = 0.0
+
+    def seen(self, signals: Signals, step: Step | None, now: float) -> "_Others":
+        """Return the same with what is seen now; a reload has a veto of its own, and is nobody's opinion."""
+        found = signals.workers_target
+        if self.target in (None, found) or signals.reloading or (step and found in (step.before, step.after)):
+            return replace(self, target=found)
+        return _Others(found, self.target or 0, now)
+
+
 class Hand(Protocol):
     """What changes the number of workers."""
 
@@ -84,6 +106,7 @@ class Loop:
         self._seen: dict[str, float] = {}
         self._servers = 0  # in the last reading
         self._backoff: dict[str, _Backoff] = {}
+        self._others: dict[str, _Others] = {}
         self._started, self._begun = time.monotonic(), False
         self._stopping = threading.Event()
         self.beat = time.monotonic()
@@ -189,6 +212,7 @@ class Loop:
             if now - self._seen[server] > _GONE_SECONDS:
                 del self._seen[server]
                 self._backoff.pop(server, None)
+                self._others.pop(server, None)
                 self._voice.gone(server)
             else:
                 self._voice.stale(server, now - self._seen[server])
@@ -206,6 +230,8 @@ class Loop:
         self.fresh += 1
         history = self._memory.history(server)
         step = steps.watched(history)
+        if not steps.older(signals, history, now):
+            self._others[server] = self._others.get(server, _Others(None)).seen(signals, step, now)
         if step is not None and self.mode()[0] is not Mode.OFF:
             self._follow(signals, history, step, now)
         elif step is None and not steps.older(signals, history, now):
@@ -308,6 +334,8 @@ class Loop:
         waiting = self._backoff.get(server, _NO_BACKOFF)
         if now < waiting.until:
             return waiting.outcome, waiting.said
+        if said := self._left_to_others(server, now):
+            return Outcome.REFUSED, said
         step = steps.step(signals, decision, self._settings.limits, now)
         self._memory.remember(server, replace(history, steps=(*history.steps, step)), now)
         self._memory.save()
@@ -326,6 +354,13 @@ class Loop:
         self._backoff[server] = _Backoff(now + pause, pause, outcome, said)
         return outcome, said
 
+    def _left_to_others(self, server: str, now: float) -> str:
+        """Say whose change comes first, until whoever made it could judge it; "" if nobody's does."""
+        others = self._others.get(server, _Others(None))
+        if now - others.changed >= self._settings.settle_seconds + self._settings.window_seconds:
+            return ""
+        return f"Nobody was asked: somebody else has just changed the workers from {others.before} to {others.target}."
+
     def _ask(self, server: str, change: int, expected: int) -> Answer:
         if self.mode()[0] is not Mode.APPLY or self._hand is None:
             return Refused(0, "off", "the tuner has just been switched off")
@@ -336,6 +371,8 @@ class Loop:
             answer = self._hand.change(server, change, expected)
         except Exception as error:
             answer = Unreachable(f"{type(error).__name__}: {error}", unknown=True)
+        if isinstance(answer, Changed):
+            self._others[server] = replace(self._others[server], target=answer.target)
         if isinstance(answer, Unreachable):
             self._voice.trouble("agent", answer.reason, server)
         else:

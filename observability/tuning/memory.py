@@ -64,7 +64,7 @@ class Entry:
     vetoes: tuple[str, ...] = ()
     advice: tuple[Advice, ...] = ()
     urgency: int = 0
-    numbers: dict[str, float | str | None] = field(default_factory=dict)
+    numbers: dict[str, float | bool | str | None] = field(default_factory=dict)
     id: int = 0
 
 

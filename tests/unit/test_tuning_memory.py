@@ -7,8 +7,10 @@ import msgspec
 import pytest
 
 from observability.tuning import memory as module
+from observability.tuning.decision import _numbers
 from observability.tuning.memory import Entry, Memory, UnreadableError, read
 from observability.tuning.model import Action, Advice, History, Mode, Outcome, Signals, Step
+from observability.tuning.table import TABLE
 
 NOW = 1_700_000_000.0
 SIGNALS = Signals("a:9101", NOW, 1.0, "sync", 2, 2, 1.0, 2.0, busy_by_worker=(0.9, 0.8), queue_p95=None)
@@ -54,6 +56,13 @@ def test_everything_is_there_after_a_restart(memory, troubles):
     assert not again.first_time(["key"], NOW)
     assert again.add(entry()).id == 2
     assert troubles == [""], "the state is well"
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_what_any_row_looks_at_is_read_again(memory, row):
+    memory.add(entry(numbers=_numbers(row, SIGNALS)))
+    memory.save()
+    assert reopened(memory).entries() == memory.entries()
 
 
 def test_the_file_is_its_owners_and_no_draft_is_left(memory):

@@ -457,6 +457,67 @@ class TestTheAgent:
         assert play.value(catalogue.TUNER_FAILURES, "decision") == 1
 
 
+class TestOthers:
+    """Somebody else changes the workers: a person, or a tuner with another memory."""
+
+    def test_what_they_did_is_waited_for_until_they_could_judge_it(self, play):
+        play.round()
+        play.signals = [replace(SIGNALS, workers_target=3, workers_live=3)]
+        play.decision = replace(GROW, workers=4)
+        for _ in range(11):
+            play.round(10)
+        assert play.asked == []
+        (line,) = [line for line in play.said() if line["outcome"] == "refused"]
+        assert "somebody else has just changed the workers from 2 to 3" in line["reason"]
+        play.round(20)
+        assert play.asked == [(A, 1, 3)]
+
+    def test_each_of_their_changes_is(self, play):
+        play.round()
+        play.decision = replace(GROW, workers=4)
+        for target in (3, 2, 3):
+            play.signals = [replace(SIGNALS, workers_target=target, workers_live=target)]
+            play.round(100)
+        assert play.asked == []
+
+    def test_what_they_have_done_meanwhile_is(self, play):
+        play.answer = Refused(409, "target", "3 workers are wanted", 3)
+        play.decision = GROW
+        play.round()
+        play.signals = [replace(SIGNALS, workers_target=3, workers_live=3)]
+        play.decision = replace(GROW, workers=4)
+        play.round(60)
+        assert len(play.asked) == 1
+
+    def test_a_reload_is_nobody(self, play):
+        play.round()
+        play.signals = [replace(SIGNALS, workers_target=3, workers_live=3, reloading=True)]
+        play.round(10)
+        play.signals = [replace(SIGNALS, workers_target=3, workers_live=3)]
+        play.decision = replace(GROW, workers=4)
+        play.round(10)
+        assert play.asked == [(A, 1, 3)]
+
+    def test_nor_is_this_tuner_itself(self, play):
+        play.step()
+        play.is_due, play.verdict = True, (Outcome.UNDONE, "It gained nothing.", {})
+        play.round(60)
+        assert play.asked == [(A, 1, 2), (A, -1, 3)]
+        play.is_due, play.signals, play.decision = False, [SIGNALS], GROW
+        play.round(60)
+        assert play.asked[2:] == [(A, 1, 2)]
+
+    def test_nor_where_the_answer_to_it_was_lost(self, play):
+        play.answer = Unreachable("the connection broke", unknown=True)
+        play.step()
+        play.answer = None
+        play.is_due = True
+        play.round(60)
+        play.decision = replace(GROW, workers=4)
+        play.round(10)
+        assert play.asked == [(A, 1, 2), (A, 1, 3)]
+
+
 class TestTrouble:
     def test_stale_signals_decide_nothing(self, play):
         play.round()
