@@ -35,8 +35,8 @@ _RAILS = (
     f"C >= {percent(CPU_BOUND)} or the quota stops them; and what was learned.",
     f"Growth waits {duration(Limits.grow_seconds)} after a change, or twice what a worker takes to boot. "
     "So does a removal that is to save the server from the kernel.",
-    f"Any other removal waits {duration(Limits.shrink_seconds)}; twice as long for each removal of the last six hours "
-    "that growth took back within one, up to sixteen times as long.",
+    f"Any other removal waits {duration(Limits.shrink_seconds)}; twice as long for each removal of the last three "
+    "hours that growth took back within half of one, up to sixteen times as long.",
     f"{Limits.actions_per_hour} changes an hour, of which one is kept back to undo another.",
     "Never fewer workers than `TUNER_MIN_WORKERS`.",
     "A reload puts back the configured count. That is no reason to make the changes again: the advice is then "

@@ -56,7 +56,8 @@ def run(chosen: argparse.Namespace, agent: Callable[[], str]) -> int:
 
 def _recorded(asked: Asked, settings: Settings) -> dict[float, list[Signals]]:
     """Read from Prometheus."""
-    reader = Prometheus(asked.prometheus, settings.job, settings.limits.window_seconds)
+    limits = settings.limits
+    reader = Prometheus(asked.prometheus, settings.job, limits.window_seconds, idle=limits.idle_seconds)
     now = time.time()
     if asked.seconds:
         end = asked.end or now

@@ -23,8 +23,8 @@ LONGEST_BOOT = 600.0
 _OOM_SECONDS = 600.0  # how long a kill is seen in the signals: it is to cost one worker, not one a minute
 LEARNED_FOR = 1.25  # times the demand: a worker too many for a small load may be one too few for a larger
 _DOUBLINGS = 4  # of the cool-down: 10 min become 160 at most
-_TAKEN_BACK_WITHIN = 6.0  # cool-downs: an hour
-_TAKEN_BACK_FOR = 36.0  # cool-downs: six hours
+_TAKEN_BACK_WITHIN = 3.0  # cool-downs: half an hour; a load that grows later is another
+_TAKEN_BACK_FOR = 18.0  # cool-downs: three hours
 
 VETOES = {
     "memory": "The row `memory` holds.",
@@ -35,7 +35,8 @@ VETOES = {
     "limit": "There are as many workers as the least of all ceilings, or so many changes in the last hour that none "
     "would be left to take this one back.",
     "traffic": f"Fewer than {REQUESTS:.0f} requests in a minute (where slots are taken {units.percent(SATURATED)} of "
-    f"the time: fewer than {TURNS:.0f} for each slot, or than {REQUESTS_LEAST:.0f}), or half the slots free.",
+    f"the time: fewer than {TURNS:.0f} for each slot, or than {REQUESTS_LEAST:.0f}); or half the slots free, unless "
+    "the row `few_slots` holds.",
     "unsettled": "Not as many workers live as are wanted, a reload is under way, or the last change is not judged yet.",
     "stale": "The signals are older than two scrapes, or make no sense.",
 }
@@ -178,7 +179,8 @@ def cool_down(
     """Return the seconds until the action may be taken: after the last change, whichever way it went.
 
     Growth, and a removal that prevents harm, wait for `grow_seconds` or twice the boot. Any other removal waits for
-    `shrink_seconds`, and twice as long for each removal of the last six hours that growth took back within one.
+    `shrink_seconds`, and twice as long for each removal of the last three hours that growth took back within half of
+    one.
     """
     if not history.steps:
         return 0.0
@@ -209,7 +211,8 @@ def _traffic(signals: Signals, limits: Limits) -> list[Hold]:
 
     Slow requests cannot come to 200 in a minute however full the server is: 2 slots with requests of 5 s finish 24.
     Where the slots were taken nearly all the time, what finished is all that there was to see; two for each slot show
-    that they go on at all, and are not stuck.
+    that they go on at all, and are not stuck. Where half the slots are free something else is short, as a rule; but of
+    two or three slots chance takes all now and then, and Erlang's formula tells whether that is what is seen.
     """
     slots, window = load.slots(signals), units.duration(limits.window_seconds)
     needed = REQUESTS
@@ -224,6 +227,6 @@ def _traffic(signals: Signals, limits: Limits) -> list[Hold]:
         in_use, what = signals.in_flight / slots, f"{signals.in_flight:.1f} of {slots:.0f} slots"
     else:
         in_use, what = signals.busy, f"{units.percent(signals.busy)} of the workers' time"
-    if not in_use >= HALF:
+    if not in_use >= HALF and not conditions.few_slots(signals, limits):
         holds.append(Hold("traffic", f"{what} are in use, less than half"))
     return holds

@@ -3,9 +3,11 @@
 from observability.tuning import load
 from observability.tuning.model import Limits, Signals
 from observability.tuning.thresholds import (
+    AFTERWARDS,
     BACKLOG_HIGH,
     BLOCKS,
     BUSY_CORES,
+    BY_CHANCE,
     CPU_BOUND,
     CPU_FULL,
     ERRORS,
@@ -15,6 +17,8 @@ from observability.tuning.thresholds import (
     LAG,
     MEMORY_HIGH,
     NO_QUEUE,
+    PLANNED,
+    QUIET,
     ROOMY,
     SATURATED,
     SLOWER,
@@ -85,7 +89,7 @@ def stuck(signals: Signals, _: Limits) -> bool:
 def errors(signals: Signals, limits: Limits) -> bool:
     """Tell whether requests fail, and not for want of workers."""
     many = signals.error_ratio > ERRORS and signals.requests >= ERRORS_OF
-    return (signals.errors_burning or many) and no_queue(signals, limits)
+    return (signals.errors_burning or many) and not waits(signals, limits)
 
 
 def dependency(signals: Signals, limits: Limits) -> bool:
@@ -94,12 +98,13 @@ def dependency(signals: Signals, limits: Limits) -> bool:
     if now is None or usual is None:
         return False
     slower = now >= SLOWER * usual and now - usual >= SLOWER_SECONDS
-    return slower and no_queue(signals, limits) and signals.busy < ROOMY
+    return slower and not waits(signals, limits) and signals.busy < ROOMY
 
 
 def io_wait(signals: Signals, limits: Limits) -> bool:
     """Tell whether sync workers wait for something else than the CPU."""
-    return crowded(signals, limits) and signals.cpu_share < CPU_BOUND and signals.worker_class == "sync"
+    waiting = signals.cpu_share < CPU_BOUND and not load.waits_for_cpu(signals)
+    return crowded(signals, limits) and waiting and signals.worker_class == "sync"
 
 
 def threads(signals: Signals, limits: Limits) -> bool:
@@ -113,13 +118,27 @@ def threads(signals: Signals, limits: Limits) -> bool:
 
 def processes(signals: Signals, limits: Limits) -> bool:
     """Tell whether there are too few workers for the cores."""
-    few = signals.workers_target < signals.cores
+    few = signals.workers_target < signals.cores and not load.waits_for_cpu(signals)
     return crowded(signals, limits) and signals.cpu_share < CPU_BOUND and few
 
 
 def cpu_bound(signals: Signals, limits: Limits) -> bool:
     """Tell whether the CPU is what is short."""
     return crowded(signals, limits) and signals.cpu_share >= CPU_BOUND
+
+
+def by_chance(signals: Signals, limits: Limits) -> bool:
+    """Tell whether the slots are so few that requests which come at random moments have to wait, busy as they are."""
+    if load.looped(signals) or not signals.service_seconds:
+        return False
+    expected = load.wait_by_chance(load.slots(signals), signals.in_flight, signals.service_seconds)
+    return expected >= BY_CHANCE * limits.queue_objective
+
+
+def few_slots(signals: Signals, limits: Limits) -> bool:
+    """Tell whether requests wait because there are few slots, though none is always taken."""
+    room = signals.busy < SATURATED and signals.cpu_share < CPU_BOUND and signals.run_queue < STARVED
+    return waits(signals, limits) and room and by_chance(signals, limits)
 
 
 def late(signals: Signals) -> bool:
@@ -151,8 +170,24 @@ def leak(signals: Signals, _: Limits) -> bool:
 
 def idle(signals: Signals, limits: Limits) -> bool:
     """Tell whether there are more workers than the work needs."""
-    little = signals.busy < IDLE and no_queue(signals, limits) and signals.low_seconds >= limits.idle_seconds
-    return little and signals.workers_target > limits.floor
+    if signals.workers_target <= limits.floor:
+        return False
+    if signals.quiet_peak is None or load.looped(signals):
+        return signals.busy < IDLE and no_queue(signals, limits) and signals.low_seconds >= limits.idle_seconds
+    return load.queue(signals) <= QUIET * limits.queue_objective and holds_with_one_less(signals, limits)
+
+
+def peak(signals: Signals) -> float:
+    """Return the most requests in flight of the last ten minutes, or of now."""
+    return max(signals.quiet_peak or 0.0, signals.in_flight)
+
+
+def holds_with_one_less(signals: Signals, limits: Limits) -> bool:
+    """Tell whether one worker less would do the most of the last ten minutes: by its slots, the CPU, and by chance."""
+    left = load.slots_with_one_less(signals)
+    expected = load.wait_by_chance(left, peak(signals), signals.service_seconds or 0.0)
+    short = peak(signals) > PLANNED * left or expected > AFTERWARDS * limits.queue_objective
+    return not short and signals.cpu_share < CPU_BOUND
 
 
 def try_left(signals: Signals) -> bool:

@@ -3,14 +3,21 @@
 import math
 
 from observability.tuning.model import SLOTTED, THREADED, Signals
-from observability.tuning.thresholds import SATURATED, THROTTLED
+from observability.tuning.thresholds import HALF, SATURATED, THROTTLED
 
+_LONGEST_LINE = 10_000  # slots; among so many none is short by chance
+_FIVE_OF_100 = 0.05
 _UNANSWERED = 60.0  # seconds that requests wait, at least, where none was answered in a whole window
 
 
 def slots(signals: Signals) -> float:
     """Return how many requests all workers can take at a time."""
     return max(1.0, signals.slots) * max(1, signals.workers_target)
+
+
+def slots_with_one_less(signals: Signals) -> float:
+    """Return how many they could take with one worker less."""
+    return max(1.0, signals.slots) * (max(1, signals.workers_target) - 1)
 
 
 def waiting(signals: Signals) -> float:
@@ -60,6 +67,13 @@ def cores_beyond(signals: Signals) -> int:
     return whole_cores(signals) + 1
 
 
+def waits_for_cpu(signals: Signals) -> bool:
+    """Tell whether a request spends half of its time and more waiting for a CPU, as far as one knows."""
+    if not signals.service_seconds or signals.cpu_seconds_per_request is None:
+        return False
+    return signals.run_queue * signals.cpu_seconds_per_request >= HALF * signals.service_seconds
+
+
 def share_of_core(signals: Signals) -> float:
     """Return how much a worker uses of the CPU that it can have at most: one core, or its part of too few."""
     workers = max(1, signals.workers_target)
@@ -84,3 +98,29 @@ def threaded(signals: Signals) -> bool:
 def slots_taken(signals: Signals) -> bool:
     """Tell whether the slots are what is short, whatever they are."""
     return signals.in_flight >= SATURATED * slots(signals)
+
+
+def wait_by_chance(slots: float, demand: float, service_seconds: float) -> float:
+    """Return the seconds that 95 of 100 requests wait at most, where they come at random moments: Erlang's C formula.
+
+    In a queue M/M/c a share C of the requests has to wait, and exp(-(slots - demand) x t / service time) of these
+    longer than t. C follows from Erlang's B, which is reckoned slot by slot: A. K. Erlang, "Solution of some Problems
+    in the Theory of Probabilities of Significance in Automatic Telephone Exchanges" (1917); I. Angus, "An Introduction
+    to Erlang B and Erlang C" (2001). Where service times vary less than an exponential distribution, waits are shorter.
+
+    Args:
+        slots: how many requests are served at the same time.
+        demand: how many there are in service, in the mean.
+        service_seconds: the mean.
+    """
+    if demand >= slots:
+        return math.inf
+    if slots > _LONGEST_LINE:
+        return 0.0
+    blocked = 1.0
+    for slot in range(1, int(slots) + 1):
+        blocked = demand * blocked / (slot + demand * blocked)
+    waiting = blocked / (1 - demand / slots * (1 - blocked))
+    if waiting <= _FIVE_OF_100:
+        return 0.0
+    return math.log(waiting / _FIVE_OF_100) * service_seconds / (slots - demand)

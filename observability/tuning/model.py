@@ -86,6 +86,8 @@ class Signals:
         errors_burning: whether an availability objective is burning.
         leak_bytes: PSS that a worker gains over its life, over at least three lives in a row; 0 where none does.
         low_seconds: how long U < 0.25 and Q about 0 have lasted, as far as one looked back (15 minutes).
+        quiet_peak: the most requests in flight, as a window's mean, in the last ten minutes (`idle_seconds`); None
+            where 95 of 100 waited for more than 25 ms meanwhile, or nobody looked for so long.
         boot_seconds: how long a worker takes from its fork to its first heartbeat.
         reloading: whether a reload is under way, or was in the last minute.
         preload: whether the master has loaded the app.
@@ -130,6 +132,7 @@ class Signals:
     errors_burning: bool = False
     leak_bytes: float = 0.0
     low_seconds: float = 0.0
+    quiet_peak: float | None = None
     boot_seconds: float = 1.0
     reloading: bool = False
     preload: bool = False

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 from statistics import fmean, median, quantiles
@@ -17,7 +18,7 @@ from observability import catalogue
 from observability.tuning import exposed, trends
 from observability.tuning.asking import ask, named
 from observability.tuning.exposed import Key, Mark
-from observability.tuning.model import Signals
+from observability.tuning.model import Limits, Signals
 from observability.tuning.reader import (
     LOOK_BACK_WINDOWS,
     RISING_WINDOWS,
@@ -49,10 +50,17 @@ class Onlooker:
         url: of the agent.
         window: seconds that rates are over.
         interval: seconds between two looks, of which a window should hold four or more.
+        idle: seconds that `quiet_peak` looks back.
     """
 
-    def __init__(self, url: str, window: float = WINDOW_SECONDS, interval: float = INTERVAL_SECONDS) -> None:
-        self.url, self.window, self.interval = url.rstrip("/"), window, interval
+    def __init__(
+        self,
+        url: str,
+        window: float = WINDOW_SECONDS,
+        interval: float = INTERVAL_SECONDS,
+        idle: float = Limits.idle_seconds,
+    ) -> None:
+        self.url, self.window, self.interval, self.idle = url.rstrip("/"), window, interval, idle
         self.server = urlsplit(self.url).netloc.rpartition("@")[2]
         self.trouble = ""  # why the last look failed
         most = int(LOOK_BACK_WINDOWS * window / interval) + 2
@@ -87,14 +95,7 @@ class Onlooker:
             raise ReadError(f"{named(self.url)}: has not been watched for long enough")
         if numbers.missing:
             raise ReadError(f"{named(self.url)}: does not show {', '.join(numbers.missing)}")
-        aged = Numbers(
-            {**numbers.values, "age_samples": max(0.0, now - at)},
-            numbers.worker_class,
-            numbers.busy_by_worker,
-            numbers.low_seconds,
-            numbers.busy_before,
-            numbers.leak_bytes,
-        )
+        aged = replace(numbers, values={**numbers.values, "age_samples": max(0.0, now - at)})
         return [assemble(self.server, now, aged, self.window)]
 
     @contextmanager
@@ -156,6 +157,7 @@ class Onlooker:
             worker_class,
             tuple(busy.values()),
             low_seconds=trends.low_seconds(self._points, self.window),
+            quiet_peak=trends.quiet_peak(self._points, self.idle, self.window),
             busy_before=trends.value_before(self._points, mark.time - RISING_WINDOWS * self.window, self.window),
             leak_bytes=trends.leak((each for known in self._marks for each in known.memory), self.window),
         )
@@ -181,7 +183,7 @@ class Onlooker:
         """Keep what is looked back at."""
         if "busy" in values:
             queue = queue_of(values, worker_class, self.window).seconds
-            self._points.append(trends.Point(mark.time, values["busy"], queue))
+            self._points.append(trends.Point(mark.time, values["busy"], queue, values.get("in_flight")))
         due = not self._usual or mark.at - self._usual[-1][0] >= self.window - _SLACK * self.interval
         if due and "duration_p99" in values:
             self._usual.append((mark.at, values["duration_p99"]))

@@ -12,7 +12,7 @@ import msgspec
 
 from observability.tuning import promql, trends
 from observability.tuning.asking import ANSWER_SECONDS, ask, named
-from observability.tuning.model import Signals
+from observability.tuning.model import Limits, Signals
 from observability.tuning.reader import (
     LOOK_BACK_WINDOWS,
     RISING_WINDOWS,
@@ -100,12 +100,18 @@ class Prometheus:
         job: of the servers.
         window: seconds of the rules' minute.
         seconds: until an answer has to be there.
+        idle: seconds that `quiet_peak` looks back.
     """
 
     def __init__(
-        self, url: str, job: str = "sightline", window: float = WINDOW_SECONDS, seconds: float = ANSWER_SECONDS
+        self,
+        url: str,
+        job: str = "sightline",
+        window: float = WINDOW_SECONDS,
+        seconds: float = ANSWER_SECONDS,
+        idle: float = Limits.idle_seconds,
     ) -> None:
-        self.url, self.job, self.window, self.seconds = url.rstrip("/"), job, window, seconds
+        self.url, self.job, self.window, self.seconds, self.idle = url.rstrip("/"), job, window, seconds, idle
 
     def read(self, now: float) -> list[Signals]:
         """Return the signals of now, by Prometheus' own clock: only the ages that it tells are believed.
@@ -183,6 +189,7 @@ class Prometheus:
             max(moment.classes, key=lambda name: moment.classes[name], default=""),
             tuple(moment.busy),
             low_seconds=trends.low_seconds(points, window),
+            quiet_peak=trends.quiet_peak(points, self.idle, window),
             busy_before=trends.value_before(points, theirs - RISING_WINDOWS * window, window),
             leak_bytes=trends.leak((each for each in past.memory if lives <= each.time <= theirs), window),
         )
@@ -197,7 +204,8 @@ class Prometheus:
             for server, moment in servers.items():
                 if "busy" in moment.values:
                     queue = queue_of(moment.values, "", window).seconds
-                    points[server].append(trends.Point(time, moment.values["busy"], queue))
+                    known = moment.values
+                    points[server].append(trends.Point(time, known["busy"], queue, known.get("in_flight")))
         memory = self._memory(start - LEAK_WINDOWS * window, end)
         return {server: _Past(points[server], memory.get(server, ())) for server in points.keys() | memory.keys()}
 

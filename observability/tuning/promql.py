@@ -28,7 +28,7 @@ _RULES = {
     "loop_blocked": "instance:gunicorn_worker_loop_blocked:increase5m",
 }
 # of the last 15 minutes, for what only a look back tells
-_TREND = ("busy", "queue_p95", "queued", "backlog", "requests_per_second")
+_TREND = ("busy", "in_flight", "queue_p95", "queued", "backlog", "requests_per_second")
 
 
 def selector(job: str, *more: str) -> str:

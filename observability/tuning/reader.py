@@ -44,6 +44,7 @@ class Numbers:
         worker_class: as gunicorn names it.
         busy_by_worker: of each worker that lives, in any order.
         low_seconds: as trends.low_seconds() returns it.
+        quiet_peak: as trends.quiet_peak() returns it.
         busy_before: the busy ratio of some minutes ago; None where nobody looked.
         leak_bytes: as trends.leak() returns it.
     """
@@ -52,6 +53,7 @@ class Numbers:
     worker_class: str = ""
     busy_by_worker: tuple[float, ...] = ()
     low_seconds: float = 0.0
+    quiet_peak: float | None = None
     busy_before: float | None = None
     leak_bytes: float = 0.0
 
@@ -130,6 +132,7 @@ def assemble(server: str, now: float, numbers: Numbers, window: float = WINDOW_S
         errors_burning=values.get("errors_burning", 0.0) > 0,
         leak_bytes=numbers.leak_bytes,
         low_seconds=numbers.low_seconds,
+        quiet_peak=numbers.quiet_peak,
         reloading=values.get("reloads", 0.0) > 0,
         preload=values.get("preload", 0.0) > PRELOADED,
         servers=servers,

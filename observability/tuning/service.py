@@ -136,12 +136,13 @@ class Tuner:
 @contextmanager
 def _reader(settings: Settings) -> Iterator[Reader]:
     """Give what reads signals: of Prometheus, or of one agent that is watched meanwhile."""
-    window = settings.window_seconds
+    window, idle = settings.window_seconds, settings.idle_seconds
     if settings.prometheus_url:
-        yield Prometheus(settings.prometheus_url, settings.job, window)
+        yield Prometheus(settings.prometheus_url, settings.job, window, idle=idle)
         return
     interval = min(onlooker.INTERVAL_SECONDS, window / _LOOKS)
-    with onlooker.Onlooker(settings.agent_url or _USUAL_AGENT, window, interval).watching() as watching:
+    agent = settings.agent_url or _USUAL_AGENT
+    with onlooker.Onlooker(agent, window, interval, idle=idle).watching() as watching:
         yield watching
 
 

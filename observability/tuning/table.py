@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from observability.tuning import conditions, load, sizing, units, wording
 from observability.tuning.model import Action, Advice, Limits, Signals
 from observability.tuning.thresholds import (
+    AFTERWARDS,
     BACKLOG_HIGH,
     BLOCKS,
+    BY_CHANCE,
     CPU_BOUND,
     CPU_FULL,
     ERRORS,
@@ -20,6 +22,8 @@ from observability.tuning.thresholds import (
     IDLE,
     LAG,
     MEMORY_HIGH,
+    PLANNED,
+    QUIET,
     ROOMY,
     SATURATED,
     SLOWER,
@@ -129,6 +133,12 @@ def _hub_advice(signals: Signals, limits: Limits, ceiling: int) -> tuple[Advice,
     return (*instead, *sizing.more_cpu(signals))
 
 
+def _few_slots_advice(signals: Signals, limits: Limits, ceiling: int) -> tuple[Advice, ...]:
+    if signals.worker_class == "sync":
+        return sizing.threads_instead(signals, limits, ceiling)
+    return sizing.more_slots(signals)
+
+
 def _idle_advice(signals: Signals, _: Limits, __: int) -> tuple[Advice, ...]:
     why = f"{units.workers(signals.workers_target)} are busy {units.percent(signals.busy)} of the time."
     return sizing.workers(signals, signals.workers_target - 1, why, "Less memory at the same speed")
@@ -147,6 +157,7 @@ def _backlog_advice(signals: Signals, limits: Limits, ceiling: int) -> tuple[Adv
 
 
 _Q = f"Q > objective, U >= {units.percent(SATURATED)}"
+_AFTERWARDS = "the objective" if AFTERWARDS == 1 else f"{units.percent(AFTERWARDS)} of the objective"
 _LOW_CPU = f"C < {units.percent(CPU_BOUND)}"
 _QUEUE = ("queue_p95", "queue_source", "queued", "backlog", "requests_per_second")
 _SLOTS = (*_QUEUE, "busy", "cpu_share", "cores", "in_flight", "service_seconds", "workers_target", "slots")
@@ -196,7 +207,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         name="errors",
         when=f"an objective of availability burns, or more than {units.percent(ERRORS)} of at least {ERRORS_OF:.0f} "
-        "requests fail, while Q is about 0",
+        "requests fail, while Q <= objective",
         signals=("errors_burning", "error_ratio", "requests", *_QUEUE),
         meaning="Requests fail, and not for want of workers: a bug, or a dependency; the log and the traces say which.",
         holds=conditions.errors,
@@ -227,7 +238,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         name="io_wait",
-        when=f"{_Q}, {_LOW_CPU}, sync",
+        when=f"{_Q}, {_LOW_CPU}, sync; and less than {units.percent(HALF)} of a request's time is waiting for a CPU",
         signals=_SLOTS,
         meaning="All sync workers wait for something else, one request each; waiting wants threads, not processes.",
         holds=conditions.io_wait,
@@ -249,7 +260,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         name="processes",
-        when=f"{_Q}, {_LOW_CPU}, fewer workers than cores",
+        when=f"{_Q}, {_LOW_CPU}, fewer workers than cores; and requests do not wait for a CPU, as above",
         signals=_SLOTS,
         meaning="There are fewer workers than cores, and each is full.",
         holds=conditions.processes,
@@ -270,6 +281,20 @@ TABLE: tuple[Row, ...] = (
         does="one worker more, up to cores + 1: one try; APP_CPUS or REPLICAS",
         advise=_cpu_advice,
     ),
+    # Little's law alone has 65 % of two slots do as well as 65 % of twenty; chance does not.
+    Row(
+        name="few_slots",
+        when=f"Q > objective, U < {units.percent(SATURATED)}, {_LOW_CPU}, R < {STARVED:g}, sync and gthread: requests "
+        f"that come at random moments wait {units.percent(BY_CHANCE)} of the objective or more for so few slots "
+        "(Erlang C)",
+        signals=(*_SLOTS, "run_queue"),
+        meaning="There are so few slots that requests find all of them taken by chance, and wait.",
+        holds=conditions.few_slots,
+        explain=wording.few_slots,
+        action=_add,
+        does="one worker more; on sync GUNICORN_WORKER_CLASS=gthread with GUNICORN_THREADS, else more GUNICORN_THREADS",
+        advise=_few_slots_advice,
+    ),
     # Nor do they say what ails a server whose threads wait for CPUs that it does not use, and CpuStarved fires then.
     Row(
         name="contended",
@@ -283,7 +308,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         name="dependency",
-        when=f"p99 >= {SLOWER:g} x usual and {units.duration(SLOWER_SECONDS)} more, Q about 0, "
+        when=f"p99 >= {SLOWER:g} x usual and {units.duration(SLOWER_SECONDS)} more, Q <= objective, "
         f"U < {units.percent(ROOMY)}",
         signals=("duration_p99", "duration_p99_usual", "service_seconds", "cpu_seconds_per_request", "busy", *_QUEUE),
         meaning="Requests take longer while workers have room: something that they call is slow; the traces say what.",
@@ -316,8 +341,11 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         name="idle",
-        when=f"U < {units.percent(IDLE)} and Q about 0 for 10 min, more workers than the floor",
-        signals=("busy", "low_seconds", "workers_target", *_QUEUE),
+        when=f"more workers than the floor; on sync and gthread: Q <= {units.percent(QUIET)} of the objective for "
+        f"10 min, and one worker less would do the most of that time with {units.percent(PLANNED)} of its slots, "
+        f"{_LOW_CPU}, and an expected wait of at most {_AFTERWARDS} (Erlang C); on event loops, or where that is not "
+        f"known: U < {units.percent(IDLE)} and Q about 0 for 10 min",
+        signals=("low_seconds", "quiet_peak", *_SLOTS),
         meaning="There are more workers than the work needs.",
         holds=conditions.idle,
         explain=wording.idle,

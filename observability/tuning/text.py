@@ -164,6 +164,7 @@ _SHOWN: tuple[tuple[str, str, Callable[..., str]], ...] = (
     ("leak_bytes", "gained over each worker's life", units.size),
     ("oom_kills", "kills for want of memory", _count),
     ("low_seconds", "little to do for", _lasted),
+    ("quiet_peak", "the most in flight while none waited", _count),
     ("boot_seconds", "time to boot a worker", units.duration),
     ("reloading", "reloaded within the minute", _yes),
     ("preload", "app is preloaded", _yes),

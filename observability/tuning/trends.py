@@ -7,6 +7,7 @@ from math import inf, isfinite
 from statistics import median
 
 LOW_BUSY = 0.25
+QUIET_SECONDS = 0.025  # half the objective of 50 ms, and the bound of a bucket
 NO_QUEUE_SECONDS = 0.01  # a proxy writes its header in milliseconds, and a hop on one machine takes a few
 WARM_WINDOWS = 1  # what a worker takes to import, to compile and to fill its caches is no leak
 LIFE_WINDOWS = 3  # a shorter life, once it is warm, tells nothing
@@ -20,11 +21,17 @@ _STEP = 0.5  # of the gain, that comes at once at most: else it is a cache that 
 
 @dataclass(frozen=True)
 class Point:
-    """A server at one moment: how busy, and how long requests waited, if anybody said so."""
+    """A server at one moment: how busy, how long requests waited, and how many were in flight, if anybody said so."""
 
     time: float
     busy: float
     queue: float | None = None
+    in_flight: float | None = None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether requests hardly waited."""
+        return self.queue is None or self.queue <= QUIET_SECONDS
 
     @property
     def low(self) -> bool:
@@ -55,6 +62,25 @@ def low_seconds(points: Sequence[Point], gap: float) -> float:
             break
         since = later = point.time
     return points[-1].time - since if points else 0.0
+
+
+def quiet_peak(points: Sequence[Point], seconds: float, gap: float) -> float | None:
+    """Return the most requests that were in flight; None where some waited meanwhile, or where it is not known.
+
+    Args:
+        points: the oldest first.
+        seconds: how far to look back.
+        gap: seconds without a point beyond which nothing is known of what was before.
+    """
+    since = later = points[-1].time if points else 0.0
+    most = 0.0
+    for point in reversed(points):
+        if not point.quiet or point.in_flight is None or later - point.time > gap:
+            return None
+        later, most = point.time, max(most, point.in_flight)
+        if since - point.time >= seconds:
+            return most
+    return None
 
 
 def value_before(points: Iterable[Point], moment: float, gap: float) -> float | None:

@@ -95,6 +95,13 @@ def slots(signals: Signals, limits: Limits) -> str:
     )
 
 
+def few_slots(signals: Signals, limits: Limits) -> str:
+    """Say the same, and what chance makes of it."""
+    expected = load.wait_by_chance(load.slots(signals), signals.in_flight, signals.service_seconds or 0.0)
+    wait = units.duration(expected) if expected < limits.fresh_seconds else "ever longer"
+    return f"{slots(signals, limits)} At random moments 95 of 100 would wait up to {wait} for so few slots."
+
+
 def cpu_bound(signals: Signals, limits: Limits) -> str:
     """Say the same, and whether a worker more may be tried."""
     last = (
@@ -135,11 +142,24 @@ def idle(signals: Signals, limits: Limits) -> str:
     return _sentence(
         [
             _busy_text(signals),
-            f"below {units.percent(IDLE)} for {units.duration(signals.low_seconds)}",
+            *_little(signals, limits),
             _queue_text(signals, limits),
             f"{units.workers(signals.workers_target)}, floor {limits.floor}",
         ]
     )
+
+
+def _little(signals: Signals, limits: Limits) -> list[str]:
+    """Say what makes it little: the most that there was, or how long it has been."""
+    if signals.quiet_peak is None or load.looped(signals):
+        return [f"below {units.percent(IDLE)} for {units.duration(signals.low_seconds)}"]
+    left = load.slots_with_one_less(signals)
+    expected = load.wait_by_chance(left, conditions.peak(signals), signals.service_seconds or 0.0)
+    return [
+        f"in the last {units.duration(limits.idle_seconds)} there were never more than {conditions.peak(signals):.2g} "
+        "requests at a time in a minute's mean",
+        f"at random moments 95 of 100 would wait up to {units.duration(expected)} for {left:.0f} slots",
+    ]
 
 
 def backlog(signals: Signals, limits: Limits) -> str:

@@ -53,14 +53,14 @@ def bursts(chance: random.Random, count: int) -> tuple[Burst, ...]:
 
 def arrivals(curve: Curve, chance: random.Random, start: float = 0.0, end: float = DAY) -> Iterator[float]:
     """Yield the times of a Poisson process whose rate is the curve's, taken anew each second."""
-    now = start
-    while now < end:
-        rate, limit = curve.rate(now), math.floor(now) + 1.0
-        now += chance.expovariate(rate)
-        if now >= limit:  # without memory: begin anew at the second's end
-            now = limit
-        elif now < end:
+    begin = start
+    while begin < end:
+        rate, limit = curve.rate(begin), min(math.floor(begin) + 1.0, end)
+        now = begin + chance.expovariate(rate)
+        while now < limit:
             yield now
+            now += chance.expovariate(rate)
+        begin = limit  # without memory: begin anew at the second's end
 
 
 def works(mean: Work, chance: random.Random) -> Iterator[Work]:

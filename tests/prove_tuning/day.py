@@ -5,7 +5,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from tests.prove_tuning import curve
 from tests.prove_tuning.queueing import Machine, Server, Work
@@ -40,8 +40,7 @@ class Load:
         )
 
 
-@dataclass(frozen=True)
-class Served:
+class Served(NamedTuple):
     """One request: when it came, when a worker took it, when it was answered, and what it needed."""
 
     arrival: float
@@ -76,10 +75,9 @@ class Day:
     counts: list[int] = field(default_factory=list)  # of workers, at the end of each minute
     queues: list[float] = field(default_factory=list)  # 95th percentile of each minute, seconds
     step_busy: float = 0.0  # share of the last step in which workers had a request
-    step_over: float = 0.0  # share of the requests taken in it that had waited longer than the objective
+    step_waits: list[float] = field(default_factory=list)  # seconds, of the requests taken in it
     _minute: list[float] = field(default_factory=list)
-    _taken: int = 0
-    _late: int = 0
+    _waits: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.now = self.load.start
@@ -114,17 +112,15 @@ class Day:
             arrival, work = self.waiting.popleft()
             start, end = self.server.serve(arrival, work)
             self.recent.append(Served(arrival, start, end, work))
-            self._minute.append(start - arrival)
-            self._taken += 1
-            self._late += start - arrival > self.objective
+            self._waits.append(start - arrival)
 
     def _account(self) -> None:
         workers, begin = self.server.workers, self.now - STEP
         self.worker_seconds += workers * STEP
         overlaps = (min(each.end, self.now) - max(each.start, begin) for each in self._latest(begin))
         self.step_busy = min(1.0, sum(overlaps) / (workers * STEP))
-        self.step_over = self._late / self._taken if self._taken else float(bool(self.waiting))
-        self._taken = self._late = 0
+        self.step_waits, self._waits = self._waits, []
+        self._minute += self.step_waits
         while self.recent and self.recent[0].end < self.now - self.keep:
             self.recent.popleft()
         if self.now % MINUTE < STEP:
@@ -158,14 +154,21 @@ def percentile(values: Iterable[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
 
-def ideal(fixed: dict[int, Day]) -> tuple[float, int]:
-    """Return worker hours and minutes over of one who knew each minute beforehand, from days of fixed counts.
+def ideal_counts(fixed: dict[int, Day]) -> list[int]:
+    """Return the fewest workers that would have held each minute's objective; where none would, the most.
 
-    Each minute has the fewest workers that would have held the objective in it; where none would, the most.
+    Args:
+        fixed: days of fixed counts, by the count.
     """
-    counts, over = [], 0
+    counts = []
     for minute in range(len(next(iter(fixed.values())).queues)):
         held = [count for count, day in sorted(fixed.items()) if day.queues[minute] <= day.objective]
         counts.append(held[0] if held else max(fixed))
-        over += not held
+    return counts
+
+
+def ideal(fixed: dict[int, Day]) -> tuple[float, int]:
+    """Return worker hours and minutes over of one who knew each minute beforehand, from days of fixed counts."""
+    counts = ideal_counts(fixed)
+    over = sum(fixed[count].queues[minute] > fixed[count].objective for minute, count in enumerate(counts))
     return sum(counts) / 60, over

@@ -1,14 +1,19 @@
 """The tuner itself over the model of a server: its own loop, with the model's signals and the model's clock."""
 
+import itertools
 import threading
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
+from observability.tuning import reader, trends
 from observability.tuning.action import Changed, Refused
 from observability.tuning.loop import Loop
 from observability.tuning.memory import Memory
-from observability.tuning.model import Mode, Signals
+from observability.tuning.model import Decision, History, Limits, Mode, Outcome, Signals
 from observability.tuning.settings import Settings
 from observability.tuning.tally import Tally
 from observability.tuning.voice import Voice
@@ -17,8 +22,41 @@ from tests.prove_tuning.day import MINUTE, STEP, Day, percentile
 
 SERVER: Final = "model:9101"
 ALERT_SECONDS: Final = 45.0  # RequestsQueueing: half a minute's mean over the objective, for a quarter of a minute
-IDLE: Final = 0.25  # U below which, with no queue, there is little to do
-LOOK_BACK: Final = 15 * MINUTE
+LOOK_BACK: Final = reader.LOOK_BACK_WINDOWS * MINUTE
+RISING_SECONDS: Final = reader.RISING_WINDOWS * MINUTE
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One decision, and what it rested on."""
+
+    signals: Signals
+    history: History
+    decision: Decision
+
+
+class Record(Voice):
+    """Keeps each decision instead of saying it."""
+
+    def __init__(self, memory: Memory, clock: Callable[[], float]) -> None:
+        super().__init__(memory, Tally(), LOOK_BACK, clock)
+        self.decisions: list[Decided] = []
+
+    def decided(
+        self,
+        signals: Signals,
+        limits: Limits,
+        history: History,
+        decision: Decision,
+        mode: Mode,
+        outcome: Outcome,
+        kept_from: str = "",
+    ) -> None:
+        """Keep it."""
+        self.decisions.append(Decided(signals, history, decision))
+
+    def judged(self, *_: object, **__: object) -> None:
+        """Say nothing: the memory has each step with its outcome."""
 
 
 class Tuned:
@@ -34,15 +72,15 @@ class Tuned:
         self.day, self.settings = day, settings
         self._changed_at = -MINUTE
         self._due = 0.0
-        self._busy: deque[float] = deque(maxlen=int(5 * MINUTE / STEP))
         self._busy_minute: deque[float] = deque(maxlen=int(MINUTE / STEP))
-        self._over_minute: deque[float] = deque(maxlen=int(MINUTE / STEP))
-        self._quiet_since = day.now
+        self._in_flight_minute: deque[float] = deque(maxlen=int(MINUTE / STEP))
+        self._waits_minute: deque[list[float]] = deque(maxlen=int(MINUTE / STEP))
+        self._points: deque[trends.Point] = deque(maxlen=int(LOOK_BACK / STEP) + 1)
         self._over_since: float | None = None
         self._contended: deque[tuple[float, float]] = deque([(0.0, 0.0)], maxlen=int(MINUTE / STEP) + 1)
-        memory, tally = Memory(directory, lambda _: None), Tally()
-        voice = Voice(memory, tally, LOOK_BACK, clock=lambda: day.now)
-        self.memory, wake = memory, threading.Event()
+        memory = Memory(directory, lambda _: None)
+        voice = Record(memory, lambda: day.now)
+        self.memory, self.decisions, wake = memory, voice.decisions, threading.Event()
         inbox = Inbox(memory, wake.set, clock=lambda: day.now)
         self.loop = Loop(settings, Mode.APPLY, self, self, memory, voice, inbox, wake, clock=lambda: day.now)
         self._wake = wake
@@ -76,12 +114,9 @@ class Tuned:
     def _observe(self) -> Signals:
         """Make the signals of the last minute."""
         day, now, begin = self.day, self.day.now, self.day.now - MINUTE
-        started = [each for each in day.recent if begin < each.start <= now]
         ended = [each for each in day.recent if begin < each.end <= now]
-        oldest = now - day.waiting[0][0] if day.waiting else 0.0
-        p95 = max(percentile((each.start - each.arrival for each in started), 0.95), oldest)
         workers, cores = day.server.workers, day.machine.cores
-        busy = sum(self._busy_minute) / len(self._busy_minute)
+        last, before = self._points[-1], trends.value_before(self._points, now - RISING_SECONDS, MINUTE)
         (cpu_before, waited_before), (cpu, waited) = self._contended[0], self._contended[-1]
         computed, contended = cpu - cpu_before, waited - waited_before
         count = len(ended)
@@ -96,34 +131,36 @@ class Tuned:
             cores=cores,
             requests_per_second=count / MINUTE,
             requests=float(count),
-            in_flight=busy * workers,
+            in_flight=last.in_flight or 0.0,
             service_seconds=sum(each.end - each.start for each in ended) / count if count else None,
             cpu_seconds_per_request=computed / count if count else None,
             duration_p99=percentile((each.end - each.start for each in ended), 0.99) if count else None,
-            queue_p95=p95,
+            queue_p95=last.queue,
             queue_source="proxy",
             backlog=float(len(day.waiting)),
             backlog_limit=2048.0,
-            busy=busy,
-            busy_by_worker=(busy,) * workers,
-            busy_rising=busy - self._busy[0] >= 0.1,
+            busy=last.busy,
+            busy_by_worker=(last.busy,) * workers,
+            busy_rising=before is not None and last.busy - before >= reader.RISING,
             cpu_share=computed / MINUTE / cores,
             run_queue=contended / computed if computed else 0.0,
-            low_seconds=min(LOOK_BACK, now - self._quiet_since),
+            low_seconds=trends.low_seconds(self._points, MINUTE),
+            quiet_peak=trends.quiet_peak(self._points, self.settings.idle_seconds, MINUTE),
             boot_seconds=day.boot_seconds,
         )
 
     def _follow(self) -> None:
         """Keep up with what the recording rules and the alert look back at."""
         day, now, server = self.day, self.day.now, self.day.server
-        self._busy.append(day.step_busy)
         self._busy_minute.append(day.step_busy)
-        self._over_minute.append(day.step_over)
+        self._in_flight_minute.append(day.step_busy * server.workers)
+        self._waits_minute.append(day.step_waits)
         self._contended.append((server.cpu_seconds, server.waited_for_cpu))
-        busy, over = sum(self._busy_minute) / len(self._busy_minute), sum(self._over_minute) / len(self._over_minute)
-        if busy >= IDLE or over > 0.05:
-            self._quiet_since = now
-        if over <= 0.05:  # the 95th percentile is within the objective
+        busy, in_flight = fmean(self._busy_minute), fmean(self._in_flight_minute)
+        still = [now - arrival for arrival, _ in day.waiting]
+        queue = percentile(itertools.chain(still, *self._waits_minute), 0.95)
+        self._points.append(trends.Point(now, busy, queue, in_flight))
+        if queue <= day.objective:
             self._over_since = None
         elif self._over_since is None:
             self._over_since = now

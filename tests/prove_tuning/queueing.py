@@ -7,6 +7,7 @@ between many costs something on top. The three numbers that say how much are fit
 
 import heapq
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 IDLE: Final = 0.0
@@ -25,6 +26,11 @@ class Machine:
     cores: float
     sharpness: float
     switching: float
+
+    @cached_property
+    def alone(self) -> float:
+        """The same where one computes."""
+        return self.slowdown(1.0)
 
     def slowdown(self, computing: float) -> float:
         """Return how much longer computing takes while so many compute, this one included."""
@@ -86,8 +92,8 @@ class Server:
         """Take one request; arrivals must not go back in time. Returns when it began, and when it ended."""
         start = max(arrival, self._free[0])
         share = work.cpu / work.alone
-        computing = 1 + share * sum(each > start for each in self._free)
-        cpu = work.cpu * self.machine.slowdown(1.0)
+        computing = 1 + share * sum([each > start for each in self._free])
+        cpu = work.cpu * self.machine.alone
         contended = work.cpu * self.machine.slowdown(computing)
         end = start + work.wait + contended
         heapq.heapreplace(self._free, end)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from observability.tuning import trends
 from observability.tuning.model import Signals
 from observability.tuning.onlooker import Onlooker
 from observability.tuning.prometheus import Prometheus as Reader
@@ -58,7 +59,7 @@ APART: dict[str, tuple[float, float]] = {
     "error_ratio": (0.3, 0.02),
 }
 # When it was, and what takes longer to tell than a test lasts; the objective is the job's, not one server's
-NOT_COMPARED = {"time", "age", "duration_p99_usual", "low_seconds", "errors_burning", "servers"}
+NOT_COMPARED = {"time", "age", "duration_p99_usual", "low_seconds", "quiet_peak", "errors_burning", "servers"}
 
 
 class Running(NamedTuple):
@@ -143,12 +144,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             servers[name] = stack.enter_context(server)
         prometheus = Prometheus(directory, config=config(servers, directory / "rules"))
         stack.enter_context(prometheus)
-        onlookers = {name: Onlooker(server.agent_url, WINDOW, 1.0) for name, server in servers.items()}
+        onlookers = {name: Onlooker(server.agent_url, WINDOW, 1.0, WINDOW) for name, server in servers.items()}
         for onlooker in onlookers.values():
             stack.enter_context(onlooker.watching())
         stack.enter_context(loads(servers))
         begun = time.monotonic()
-        reader = Reader(prometheus.url, window=WINDOW)
+        reader = Reader(prometheus.url, window=WINDOW, idle=WINDOW)
         with pytest.raises(ReadError, match=r"^http://127\.0\.0\.1:\d+: (knows no|does not know|has known)"):
             reader.read(time.time())
         wait_until(lambda: time.monotonic() - begun > 1.5 * WINDOW, 3 * WINDOW, "a window under load")
@@ -195,6 +196,24 @@ def test_they_say_what_is_so(running: Running) -> None:
         assert all(0.1 < each.boot_seconds < 20 for each in (sync, gthread, gevent))
         assert all(each.age < 10 and each.settled for each in (sync, gthread, gevent))
     assert [each.servers for each in running.reader.read(time.time())] == [3, 3, 3]
+
+
+def test_both_know_the_most_that_there_was_while_nobody_waited(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients wait for slots all the time; where that were no waiting, both would know how many were in service."""
+    for name in ("sync", "gthread"):
+        assert [each.quiet_peak for each in running.both(name)] == [None, None]
+    monkeypatch.setattr(trends, "QUIET_SECONDS", 3600.0)
+    for name in CLASSES:
+        recorded, seen = eventually(lambda name=name: peaks(running, name), 60, f"a window of {name}")
+        assert recorded == pytest.approx(seen, rel=0.3)
+        assert all(1.5 < peak < CLIENTS + 0.1 for peak in (recorded, seen))
+
+
+def peaks(running: Running, name: str) -> tuple[float, float] | None:
+    recorded, seen = (each.quiet_peak for each in running.both(name))
+    return (recorded, seen) if recorded and seen else None
 
 
 def test_an_objective_that_burns_is_seen_by_both(running: Running) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from observability.tuning import bounds
 from observability.tuning.model import Action, History, Limits, Outcome
-from tests.unit.tuning_cases import COMPUTING, LOOPS, MIB, NOW, THREADS, WAITING, WELL, kept, live, servers, step
+from tests.unit.tuning_cases import CASES, COMPUTING, LOOPS, MIB, NOW, THREADS, WAITING, WELL, kept, live, servers, step
 
 LIMITS = Limits()
 NONE = History()
@@ -114,11 +114,11 @@ def test_one_kill_for_want_of_memory_costs_one_worker():
     ("changes", "minutes"),
     [
         ([(5000, 3, 4)], 10),
-        ([(7000, 4, 3), (5000, 3, 4)], 20),
-        ([(8600, 4, 3), (5000, 3, 4)], 20),
-        ([(8601, 4, 3), (5000, 3, 4)], 10),  # taken back after more than an hour: the load had changed
-        ([(21_000, 4, 3), (20_000, 3, 4), (1000, 4, 5)], 20),
-        ([(25_000, 4, 3), (24_000, 3, 4), (1000, 4, 5)], 10),  # more than six hours ago
+        ([(6000, 4, 3), (5000, 3, 4)], 20),
+        ([(6800, 4, 3), (5000, 3, 4)], 20),
+        ([(6801, 4, 3), (5000, 3, 4)], 10),  # taken back after more than half an hour: the load had changed
+        ([(11_000, 4, 3), (10_000, 3, 4), (1000, 4, 5)], 20),
+        ([(13_000, 4, 3), (12_000, 3, 4), (1000, 4, 5)], 10),  # more than three hours ago
         ([(9000, 4, 3), (8000, 3, 4), (7000, 4, 3), (6000, 3, 4)], 40),
         ([(7000, 5, 4), (6000, 4, 3), (5000, 3, 4)], 20),
         ([(3000, 4, 3), (2000, 3, 2)], 10),
@@ -244,6 +244,13 @@ def test_slow_requests_tell_enough_when_each_slot_has_finished_two():
 )
 def test_growth_wants_half_of_what_there_is_in_use(signals, free):
     assert ("traffic" not in vetoes(signals)) == free
+
+
+def test_of_few_slots_half_may_be_free_if_chance_explains_who_waits():
+    assert "traffic" not in vetoes(replace(CASES["few_slots"], in_flight=0.6))
+    assert "traffic" in vetoes(replace(CASES["few_slots"], in_flight=0.5)), "those would wait 19 ms"
+    assert "traffic" in vetoes(replace(CASES["few_slots"], in_flight=0.6, requests=199.0))
+    assert "traffic" in vetoes(replace(CASES["few_slots"], in_flight=0.6, queue_p95=0.05)), "nobody waits for long"
 
 
 # Everything.

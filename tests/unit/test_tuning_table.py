@@ -1,10 +1,12 @@
 """Each row of the tuner's decision table: what makes it hold, up to its edges, and what it says."""
 
+import math
 import re
 from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from observability.tuning import load, table
 from observability.tuning.model import Action, Limits, Signals
@@ -31,6 +33,10 @@ def test_a_server_that_is_well_meets_no_row():
     assert table.matching(WELL, LIMITS) == ()
 
 
+# Four workers would have 95 of 100 requests wait 50 ms for a slot, by chance; and a hundred, who wait for nothing.
+PEAK = {"quiet_peak": 1.676, "in_flight": 1.0, "busy": 0.35, "low_seconds": 0.0, "service_seconds": 0.158}
+CPU_LATE = {"cpu_seconds_per_request": 0.02, "service_seconds": 0.1}
+MANY = {**PEAK, "workers_target": 100}
 # Row, what differs from its case and leaves it just so, what takes it just over the edge.
 EDGES = [
     ("memory", {"memory_share": 0.9001}, {"memory_share": 0.9}),
@@ -62,7 +68,7 @@ EDGES = [
         {"run_queue": 0.0, "cpu_share": 0.11, "throttled": 0.9},
         {"run_queue": 0.0, "cpu_share": 0.1, "throttled": 0.9},
     ),
-    ("errors", {"queue_p95": 0.01}, {"queue_p95": 0.011}),
+    ("errors", {"queue_p95": 0.05}, {"queue_p95": 0.051}),
     (
         "errors",
         {"errors_burning": False, "error_ratio": 0.051, "requests": 20.0},
@@ -82,6 +88,7 @@ EDGES = [
     ("io_wait", {"busy": 0.8}, {"busy": 0.79}),
     ("io_wait", {"cpu_share": 0.69}, {"cpu_share": 0.7}),
     ("io_wait", {}, {"worker_class": "gthread"}),
+    ("io_wait", CPU_LATE | {"run_queue": 2.49}, CPU_LATE | {"run_queue": 2.5}),  # 20 ms, and 50 of 100 ms for a CPU
     ("io_wait", {"queue_p95": None, "backlog": 2.0}, {"queue_p95": None, "backlog": 1.0}),  # of 25 a second: 40 ms
     ("threads", {"queue_p95": 0.0501}, {"queue_p95": 0.05}),
     ("threads", {"busy": 0.8}, {"busy": 0.79}),
@@ -94,12 +101,22 @@ EDGES = [
     ),
     ("threads", {}, {"worker_class": "sync"}),
     ("processes", {"workers_target": 3}, {"workers_target": 4}),
+    ("processes", CPU_LATE | {"run_queue": 2.49}, CPU_LATE | {"run_queue": 2.5}),
     ("processes", {"cpu_share": 0.69}, {"cpu_share": 0.7}),
     ("processes", {"busy": 0.8}, {"busy": 0.79}),
     ("processes", {"queue_p95": 0.0501}, {"queue_p95": 0.05}),
     ("cpu_bound", {"cpu_share": 0.7}, {"cpu_share": 0.69}),
     ("cpu_bound", {"busy": 0.8}, {"busy": 0.79}),
     ("cpu_bound", {"queue_p95": 0.0501}, {"queue_p95": 0.05}),
+    ("few_slots", {"queue_p95": 0.0501}, {"queue_p95": 0.05}),
+    ("few_slots", {"busy": 0.79}, {"busy": 0.8}),
+    ("few_slots", {"cpu_share": 0.69}, {"cpu_share": 0.7}),
+    ("few_slots", {"run_queue": 0.99}, {"run_queue": 1.0}),
+    ("few_slots", {"in_flight": 0.515}, {"in_flight": 0.514}),  # by chance 25 ms, half the objective
+    ("few_slots", {"worker_class": "gthread"}, {"worker_class": "gevent"}),
+    ("few_slots", {"slots": 1.0}, {"slots": 4.0}),  # of eight slots nobody finds all of them taken
+    ("few_slots", {"service_seconds": 0.0132}, {"service_seconds": 0.013}),
+    ("few_slots", {}, {"service_seconds": None}),
     ("contended", {"run_queue": 1.0}, {"run_queue": 0.99}),
     ("contended", {"cpu_share": 0.84}, {"cpu_share": 0.85}),
     ("contended", {"cpu_share": 0.11}, {"cpu_share": 0.1}),
@@ -115,7 +132,7 @@ EDGES = [
         {"duration_p99": 0.149, "duration_p99_usual": 0.05},
     ),
     ("dependency", {"busy": 0.59}, {"busy": 0.6}),
-    ("dependency", {"queue_p95": 0.01}, {"queue_p95": 0.011}),
+    ("dependency", {"queue_p95": 0.05}, {"queue_p95": 0.051}),
     ("dependency", {}, {"duration_p99_usual": None}),
     ("dependency", {}, {"duration_p99": None}),
     ("skew", {"busy_by_worker": (0.8, 0.1, 0.1)}, {"busy_by_worker": (0.79, 0.1, 0.1)}),
@@ -131,6 +148,14 @@ EDGES = [
     ("idle", {"low_seconds": 600.0}, {"low_seconds": 599.0}),
     ("idle", {"queue_p95": 0.01}, {"queue_p95": 0.011}),
     ("idle", {"workers_target": 3}, {"workers_target": 2}),
+    ("idle", PEAK, {**PEAK, "quiet_peak": None}),  # too busy for who knows nothing of the last ten minutes
+    ("idle", PEAK, {**PEAK, "quiet_peak": 1.677}),
+    ("idle", PEAK, {**PEAK, "in_flight": 1.677}),
+    ("idle", PEAK, {**PEAK, "workers_target": 4}),
+    ("idle", {**PEAK, "queue_p95": 0.025}, {**PEAK, "queue_p95": 0.026}),
+    ("idle", {**PEAK, "cpu_share": 0.69}, {**PEAK, "cpu_share": 0.7}),
+    ("idle", {**PEAK, "worker_class": "gthread"}, {**PEAK, "worker_class": "asgi"}),
+    ("idle", {**MANY, "quiet_peak": 64.35}, {**MANY, "quiet_peak": 64.36}),  # 65 % of 99 slots, where chance is nothing
     ("backlog", {"backlog": 1639.0}, {"backlog": 1638.0}),
     ("backlog", {}, {"backlog_limit": None}),
     ("unclear", {"queue_p95": 0.0501}, {"queue_p95": 0.05}),
@@ -176,6 +201,7 @@ def test_the_objective_and_the_floor_are_people_s():
         ("processes", CASES["processes"], Action.ADD),
         ("cpu_bound", live(COMPUTING, 2), Action.ADD),
         ("cpu_bound", live(COMPUTING, 3), Action.HOLD),
+        ("few_slots", CASES["few_slots"], Action.ADD),
         ("contended", CASES["contended"], Action.HOLD),
         ("dependency", CASES["dependency"], Action.HOLD),
         ("skew", CASES["skew"], Action.HOLD),
@@ -241,6 +267,54 @@ def test_the_demand_is_what_is_there_and_not_what_full_workers_answer():
     assert load.arrivals(WELL) == 20, "nothing waits: what comes is answered"
     assert load.demand(THREADS) == 32
     assert load.demand(replace(WELL, in_flight=0.0)) == pytest.approx(1.0), "rate x service time"
+
+
+@pytest.mark.parametrize(
+    ("slots", "demand", "share"),
+    [(1, 0.5, 0.5), (2, 1.0, 1 / 3), (3, 2.0, 4 / 9), (5, 4.0, 0.5541), (10, 7.0, 0.2217), (100, 90.0, 0.2169)],
+)
+def test_how_long_requests_wait_by_chance(slots, demand, share):
+    """Against Erlang's C as tables have it, and by its definition as a sum."""
+    terms = [demand**n / math.factorial(n) for n in range(slots)]
+    last = demand**slots / math.factorial(slots) * slots / (slots - demand)
+    assert last / (sum(terms) + last) == pytest.approx(share, abs=1e-4)
+    waited = load.wait_by_chance(slots, demand, 0.1)
+    assert share * math.exp(-(slots - demand) * waited / 0.1) == pytest.approx(0.05, abs=1e-4)
+
+
+def test_by_chance_few_wait_where_there_is_room_and_all_where_there_is_none():
+    assert load.wait_by_chance(20, 2.0, 0.1) == 0
+    assert load.wait_by_chance(2, 2.0, 0.1) == math.inf
+    assert load.wait_by_chance(2, 0.0, 0.1) == 0
+    assert load.wait_by_chance(1e9, 1e8, 0.1) == 0, "and that is not reckoned slot by slot"
+
+
+@given(st.integers(1, 200), st.floats(0, 250), st.floats(0.001, 10))
+def test_more_slots_wait_no_longer(slots, demand, service):
+    assert load.wait_by_chance(slots + 1, demand, service) <= load.wait_by_chance(slots, demand, service)
+
+
+def test_of_two_workers_a_few_requests_are_too_many_and_the_reason_says_so():
+    """Three slots that are busy 65 % of the time have the p95 wait for 0.3 s; twenty would have none wait."""
+    few = live(WELL, 3, in_flight=1.95, busy=0.65, service_seconds=0.16, queue_p95=0.2)
+    assert table.matching(few, LIMITS)[0].name == "few_slots"
+    assert "At random moments 95 of 100 would wait up to 325 ms" in ROWS["few_slots"].explain(few, LIMITS)
+    many = live(few, 20, in_flight=13.0)
+    assert table.matching(many, LIMITS)[0].name == "unclear"
+
+
+@pytest.mark.parametrize(
+    ("worker_class", "variable"), [("sync", "GUNICORN_WORKER_CLASS"), ("gthread", "GUNICORN_THREADS")]
+)
+def test_few_slots_want_threads(worker_class, variable):
+    signals = replace(CASES["few_slots"], worker_class=worker_class)
+    assert ROWS["few_slots"].advise(signals, LIMITS, 10)[0].variable == variable
+
+
+def test_an_idle_server_s_reason_names_the_most_that_there_was():
+    text = ROWS["idle"].explain(replace(CASES["idle"], **PEAK), LIMITS)
+    assert "in the last 10 min there were never more than 1.7 requests at a time" in text
+    assert "would wait up to 49.9 ms for 4 slots" in text
 
 
 def test_the_queue_is_told_by_littles_law_where_no_proxy_tells():

@@ -95,13 +95,14 @@ CASES: dict[str, Signals] = {
     "threads": THREADS,
     "processes": replace(LOOPS, cores=4.0, busy=0.9, queue_p95=0.2, queue_source="proxy"),
     "cpu_bound": COMPUTING,
+    "few_slots": replace(WELL, queue_p95=0.09, queue_source="proxy"),
     "contended": replace(THREADS, run_queue=1.5, cpu_share=0.4),
     "dependency": replace(WELL, worker_class="gthread", slots=16, duration_p99=1.2, busy=0.4),
     "skew": replace(LOOPS, workers_target=4, workers_live=4, busy_by_worker=(0.95, 0.2, 0.1, 0.1), busy=0.34),
     "leak": replace(WELL, leak_bytes=30.0 * MIB),
     "idle": replace(WELL, workers_target=5, workers_live=5, busy=0.1, low_seconds=700.0),
     "backlog": replace(WELL, backlog=1900.0, queue_p95=0.01),
-    "unclear": replace(WELL, queue_p95=0.3, queue_source="proxy"),
+    "unclear": replace(WELL, queue_p95=0.3, queue_source="proxy", in_flight=0.2, busy=0.1),
 }
 
 
@@ -160,6 +161,7 @@ _MAYBE = {
     "errors_burning": st.booleans(),
     "leak_bytes": _some(0, 1e9),
     "low_seconds": _some(0, 900),
+    "quiet_peak": st.none() | _some(0, 2000),
     "boot_seconds": _some(0, 300),
     "reloading": st.booleans(),
     "slots": _some(0, 1000),
