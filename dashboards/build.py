@@ -26,12 +26,13 @@ class Asked:
         dashboard: the dashboard's uid.
         panel: the panel's title, or "variable NAME", or "annotation NAME".
         ref: the query's letter in its panel; the name of a variable or an annotation.
-        language: promql, label_values (of Grafana's Prometheus data source), logql or traceql.
+        language: promql, label_values or query_result (of Grafana's Prometheus data source), logql or traceql.
         expression: with Grafana's variables in it.
         by: exactly the labels of each resulting series; of a variable the label that is listed.
         most: the most series, values, lines or traces.
         needs: a name of dashboards/needs.py; "" if it always has data.
         shape: how the panel asks: over a range, or (instant, table) once; a heatmap asks over a range.
+        every: how often that is scraped, where it is not what Grafana is told.
     """
 
     dashboard: str
@@ -43,6 +44,7 @@ class Asked:
     most: int
     needs: str
     shape: Shape = "range"
+    every: str = ""
 
 
 def dashboards() -> dict[str, Dashboard]:
@@ -69,7 +71,18 @@ def queries() -> Iterator[Asked]:
 
 
 def _asked(of: Dashboard, panel: str, ref: str, query: Query) -> Asked:
-    return Asked(of.uid, panel, ref, query.language, query.expression, query.by, query.most, query.needs, query.shape)
+    return Asked(
+        of.uid,
+        panel,
+        ref,
+        query.language,
+        query.expression,
+        query.by,
+        query.most,
+        query.needs,
+        query.shape,
+        query.every,
+    )
 
 
 def write(directory: Path = HERE) -> None:

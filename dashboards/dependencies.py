@@ -1,11 +1,12 @@
 """Whether it is the service or what it depends on: the edge before it, the database and the cache behind it."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from dashboards import palette
 from dashboards.events import DEPLOYS, RELOADS
 from dashboards.frame import SERVICE, Dashboard
-from dashboards.panels import Panel, graph, query, stat
+from dashboards.panels import Panel, gained_per_second, graph, query, stat
 from dashboards.thresholds import above, below, limit
 
 POOL: Final = "db_client_connection_pool_name"
@@ -34,11 +35,13 @@ def dashboard() -> Dashboard:
 
 
 def _now() -> list[Panel]:
-    def up(title: str, description: str, metric: str, job: str, needs: str, empty: str, alert: str) -> Panel:
+    def up(
+        title: str, description: str, metric: str, job: str, needs: str, empty: str, alerts: Sequence[str] = ()
+    ) -> Panel:
         states = {0: ("down", palette.BAD), 1: ("up", palette.GOOD)}
         # who cannot be asked is not up: without a sample, Grafana would go on to show the last one
         asked = [query(f'min({metric}{{job="{job}"}} or up{{job="{job}"}})', title, most=1, needs=needs)]
-        return stat(title, description, "short", asked, states=states, empty=empty, alerts=[alert])
+        return stat(title, description, "short", asked, states=states, empty=empty, alerts=alerts)
 
     return [
         up(
@@ -49,7 +52,7 @@ def _now() -> list[Panel]:
             "blackbox",
             "probe",
             NO_PROBE,
-            "ServiceAbsent",
+            ["ServiceAbsent"],
         ),
         up(
             "nginx",
@@ -58,7 +61,6 @@ def _now() -> list[Panel]:
             "nginx",
             "nginx",
             NO_NGINX,
-            "TargetDown",
         ),
         up(
             "PostgreSQL",
@@ -67,7 +69,6 @@ def _now() -> list[Panel]:
             "postgres",
             "postgres",
             NO_POSTGRES,
-            "DatabasePoolExhausted",
         ),
         up(
             "Redis",
@@ -76,7 +77,6 @@ def _now() -> list[Panel]:
             "redis",
             "redis",
             NO_REDIS,
-            "CacheDown",
         ),
     ]
 
@@ -235,7 +235,7 @@ def _waits() -> list[Panel]:
             "reqps",
             [
                 query(
-                    f"sum by ({POOL}) (rate(db_client_connection_timeouts_total{{@}}[$__rate_interval]))",
+                    f"sum by ({POOL}) ({gained_per_second('db_client_connection_timeouts_total{@}')})",
                     name,
                     by=[POOL],
                     most=3,

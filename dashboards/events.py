@@ -1,4 +1,4 @@
-"""Moments that explain what graphs show: deploys, reloads, and workers that died."""
+"""Moments that explain what graphs show: deploys, reloads, what the tuner did, and workers that died."""
 
 from typing import Final
 
@@ -13,7 +13,8 @@ DEPLOYS: Final = Annotation(
     "Deploy",
     query(
         'max by (job, service_version) (target_info{job=~"$job"}) unless on (job, service_version) '
-        'max by (job, service_version) (last_over_time(target_info{job=~"$job"}[1h] offset 1m))',
+        # as far back as one point lies from the next, so that a deploy is seen however long a time is shown
+        'max by (job, service_version) (last_over_time(target_info{job=~"$job"}[1h] offset $__rate_interval))',
         "",
         by=["job", "service_version"],
         most=5,
@@ -33,6 +34,19 @@ RELOADS: Final = Annotation(
     ),
     palette.PURPLE,
     "{{instance}} was told to reload",
+)
+TUNED: Final = Annotation(
+    "Tuner",
+    query(
+        "sum by (server, action, reason, outcome) (increase(tuner_decisions_total"
+        '{server=~"$instance",outcome!~"none|recommended"}[$__rate_interval])) > 0',
+        "",
+        by=["server", "action", "reason", "outcome"],
+        most=20,
+        needs="tuner-action",
+    ),
+    palette.TEAL,
+    "{{server}}: {{action}} for {{reason}}: {{outcome}}",
 )
 WORKER_DEATHS: Final = Annotation(
     "Worker death",

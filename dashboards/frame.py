@@ -10,7 +10,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
 
-from dashboards import palette
+from dashboards import palette, thresholds
 from dashboards.panels import PROMETHEUS, Panel, Query
 
 Json = dict[str, Any]
@@ -32,6 +32,13 @@ class Variable:
     source: str = ""
     query: Query | None = None
     all_value: str = ""
+    hidden: bool = False
+
+    @property
+    def pattern(self) -> str:
+        """What is taken from each line of a `query_result`; "" where values come by themselves."""
+        query = self.query
+        return f'/{query.by[0]}="([^"]+)"/' if query is not None and query.language == "query_result" else ""
 
 
 @dataclass(frozen=True)
@@ -68,21 +75,37 @@ def _choice(name: str, label: str, values: str, most: int, all_value: str = "", 
     return Variable(name, label, "", Query("label_values", values, by=(of,), most=most, needs=needs), all_value)
 
 
+def _lately(name: str, label: str, of: str, most: int, *, hidden: bool = False, **matching: str) -> Variable:
+    """Offer the values of a label of servers that there were in the last day.
+
+    So All goes on standing for them while none of them is seen, however long that is in the time range shown.
+    """
+    selector = ",".join([OF_ENVIRONMENT, *(f'{key}=~"{value}"' for key, value in matching.items())])
+    asked = f"query_result(group by ({of}) (last_over_time(target_info{{{selector}}}[1d])))"
+    return Variable(name, label, "", Query("query_result", asked, by=(of,), most=most), hidden=hidden)
+
+
 DATASOURCE: Final = Variable("datasource", "Metrics", "prometheus")
 LOKI: Final = Variable("loki", "Logs", "loki")
 TEMPO: Final = Variable("tempo", "Traces", "tempo")
 ENVIRONMENT: Final = _choice(
-    "environment", "Environment", "label_values(target_info, deployment_environment_name)", most=5
+    "environment",
+    "Environment",
+    "label_values(target_info, deployment_environment_name)",
+    most=5,
+    all_value=".*",
 )
-JOB: Final = _choice("job", "Job", f"label_values(target_info{{{OF_ENVIRONMENT}}}, job)", most=5)
-INSTANCE: Final = _choice(
-    "instance", "Instance", f'label_values(target_info{{{OF_ENVIRONMENT},job=~"$job"}}, instance)', most=10
-)
+JOB: Final = _lately("job", "Job", "job", most=5)
+INSTANCE: Final = _lately("instance", "Instance", "instance", most=10, job="$job")
+# What lines and spans call the chosen servers: they know no job and no instance.
+NAME: Final = _lately("name", "Name", "service_name", most=5, hidden=True, job="$job", instance="$instance")
+# What load balancers and probes ask is nobody's request: it would hide what users feel.
+OF_USERS: Final = f'http_route!~"{"|".join(thresholds.PROBES)}"'
 # Requests that no route matched have an empty route, which is among all, and not among the choices.
 ROUTE: Final = _choice(
     "route",
     "Route",
-    f"label_values(http_server_request_duration_seconds_count{{{OF_INSTANCE}}}, http_route)",
+    f"label_values(http_server_request_duration_seconds_count{{{OF_INSTANCE},{OF_USERS}}}, http_route)",
     most=40,
     all_value=".*",
 )
@@ -117,6 +140,10 @@ def _variable(variable: Variable) -> Any:
     made.query({"query": variable.query.expression, "refId": variable.name})
     made.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.NATURAL_ASC)
     made.multi(True).include_all(True).current(ALL)
+    if variable.pattern:
+        made.regex(variable.pattern)
+    if variable.hidden:
+        made.hide(models.VariableHide.HIDE_VARIABLE)
     return made.all_value(variable.all_value) if variable.all_value else made
 
 
@@ -131,7 +158,7 @@ class _Target:
     """The query of an annotation, which the SDK knows for Grafana's own data source only."""
 
     def __init__(self, query: Query) -> None:
-        self._json = {"refId": "Anno", "expr": query.expression, "interval": "5s"}
+        self._json = {"refId": "Anno", "expr": query.expression, "interval": query.every or "5s"}
 
     def build(self) -> "_Target":
         """Be one's own builder."""

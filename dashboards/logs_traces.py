@@ -4,7 +4,7 @@ from typing import Final
 
 from dashboards import palette
 from dashboards.events import DEPLOYS, RELOADS, WORKER_DEATHS
-from dashboards.frame import LOKI, ROUTE, SERVICE, TEMPO, WORKER, Dashboard
+from dashboards.frame import LOKI, NAME, ROUTE, SERVICE, TEMPO, WORKER, Dashboard
 from dashboards.panels import Panel, graph, log_lines, log_query, query, trace_query, traces
 from dashboards.thresholds import above, limit
 
@@ -16,12 +16,15 @@ LEVELS: Final = {
     "error": palette.VERMILION,
     "critical": palette.WINE,
 }
-OURS: Final = '| json | deployment_environment_name=~"$environment"'
+OURS: Final = '| json | deployment_environment_name=~"$environment" | service_name=~"$name"'
 REQUESTS: Final = f'{OURS} | event_name="http.server.request" | http_route=~"$route" | worker=~"$worker"'
 SHOWN: Final = "| line_format `{{.body}} {{.duration_seconds}} s, worker {{.worker}} {{.error_type}}`"
 FAILURE: Final = "| line_format `{{.body}} {{.exception_type}} {{.exception_message}} {{.error_type}}`"
 # By the span's name, which is method and route: the span of a request that no route matched has no http.route.
-SERVED: Final = 'kind = server && resource.deployment.environment.name =~ "$environment" && name =~ "[A-Z_]+ ?($route)"'
+SERVED: Final = (
+    'kind = server && resource.deployment.environment.name =~ "$environment" && resource.service.name =~ "$name"'
+    ' && name =~ "[A-Z_]+ ?($route)"'
+)
 
 
 def dashboard() -> Dashboard:
@@ -30,7 +33,7 @@ def dashboard() -> Dashboard:
         "sightline-logs-traces",
         "Sightline / Logs and traces",
         "What happened at that moment?",
-        variables=(*SERVICE, LOKI, TEMPO, ROUTE, WORKER),
+        variables=(*SERVICE, NAME, LOKI, TEMPO, ROUTE, WORKER),
         annotations=(DEPLOYS, RELOADS, WORKER_DEATHS),
         rows=[
             ("When to look", [_when()]),

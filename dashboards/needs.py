@@ -28,6 +28,7 @@ NEEDS: Final[dict[str, str]] = {
     "traces": "Tempo and Alloy, and spans in them",
     "lost-lines": "lines that Loki discards",
     "lost-spans": "spans that Alloy cannot send on, or Tempo discards",
+    "annotator": "an annotator, and a Grafana or a Prometheus that it cannot reach",
     # The tuner
     "tuner": "a tuner that runs",
     "tuner-decisions": "alerts on which the tuner decides",

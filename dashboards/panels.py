@@ -10,9 +10,12 @@ needs  under which condition there is data, a name of dashboards/needs.py; "" is
 
 In an expression, `@` stands for the selector of job and instance. A variable whose choice is All and that has no
 `allValue` stands for its options, so that each choice narrows the next: environment, job, instance.
+
+A counter that begins with its first event has no rate of it: `gained` counts that one too, where nobody shows it as 0
+from the start.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -45,7 +48,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import heatmap as heat_models
 from grafana_foundation_sdk.models import prometheus as prom
 
-from dashboards import palette
+from dashboards import palette, scrapes
 from dashboards.needs import NEEDS
 from dashboards.states import NOTHING, States, mapped, nothing, steps
 from dashboards.thresholds import Limits
@@ -56,9 +59,10 @@ LOKI: Final = sdk.DataSourceRef(type_val="loki", uid="${loki}")
 TEMPO: Final = sdk.DataSourceRef(type_val="tempo", uid="${tempo}")
 SOURCES: Final = {"promql": PROMETHEUS, "logql": LOKI, "traceql": TEMPO}
 
-Language = Literal["promql", "label_values", "logql", "traceql"]
+Language = Literal["promql", "label_values", "query_result", "logql", "traceql"]
 Shape = Literal["range", "instant", "heatmap", "table"]
 Colours = dict[str, str]
+Links = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Query:
     needs: str = ""
     shape: Shape = "range"
     exemplars: bool = False
+    every: str = ""  # how often that is scraped, where it is not what Grafana is told
 
     def __post_init__(self) -> None:
         """Refuse a condition that dashboards/needs.py does not name."""
@@ -103,7 +108,22 @@ def query(
 ) -> Query:
     """Make a query of Prometheus; `@` in the expression stands for the selector of job and instance."""
     asked = expression.replace("@", SELECTOR)
-    return Query("promql", asked, legend, tuple(by), most, needs, shape, exemplars)
+    return Query("promql", asked, legend, tuple(by), most, needs, shape, exemplars, scrapes.every(asked))
+
+
+def gained(series: str) -> str:
+    """Return what a counter gained in a rate's window, the event that it began with included.
+
+    Only a series of a target that was seen before the window has begun in it: any other may have counted for long.
+    """
+    begun = f"({series} unless {series} offset $__rate_interval)"
+    known = "on (job, instance) (up{@} offset $__rate_interval == 1)"
+    return f"({begun} and {known} or increase({series}[$__rate_interval]))"
+
+
+def gained_per_second(series: str) -> str:
+    """Return the same for each second."""
+    return f"{gained(series)} * 1000 / $__rate_interval_ms"
 
 
 def log_query(
@@ -129,7 +149,7 @@ def graph(
     high: float | None = None,
     limits: Limits | None = None,
     colours: Colours | None = None,
-    legend: bool = True,
+    legend: bool | Literal["right"] = True,
     logarithmic: bool = False,
     **more: Any,
 ) -> Panel:
@@ -145,7 +165,7 @@ def graph(
         high: the axis's upper end; None leaves it to the data.
         limits: lines at which alerts fire.
         colours: of series, by name, or by regular expression between slashes; else by what tells them apart.
-        legend: whether names stand below; the pointer shows them anyway.
+        legend: whether names stand below, or to the right where there are many; the pointer shows them anyway.
         logarithmic: whether each step of the axis is ten times the one before.
         more: see `_whole`.
     """
@@ -257,7 +277,8 @@ def _whole(
     limits: Limits | None = None,
     alerts: Sequence[str] = (),
     empty: str = "",
-    links: Sequence[tuple[str, str]] = (),
+    links: Links = (),
+    links_of: Mapping[str, Links] | None = None,
     states: States | None = None,
     decimals: int | None = None,
     height: int = 8,
@@ -275,6 +296,7 @@ def _whole(
         alerts: alerts that look at the same, whose runbooks the description names.
         empty: when it rightly shows nothing; ends the sentence "Empty while".
         links: titles and addresses that a click on a value offers.
+        links_of: the same, of series whose names fit a regular expression, instead of those.
         states: texts and colours that stand for values.
         decimals: digits after the point; None leaves it to Grafana.
         height: in Grafana's units; a graph has 8.
@@ -288,6 +310,8 @@ def _whole(
         panel.no_value(NOTHING)
     if links:
         panel.data_links([dashboard.DashboardLink(text).url(url) for text, url in links])
+    for name, others in (links_of or {}).items():
+        panel.override_by_regexp(name, [_property("links", [{"title": text, "url": url} for text, url in others])])
     panel.mappings([*([mapped(states)] if states else []), *([nothing()] if empty and unit else [])])
     if decimals is not None:
         panel.decimals(decimals)
@@ -314,6 +338,8 @@ def _target(asked: Query) -> Any:
         return found.datasource(TEMPO)
     target = prometheus.Dataquery().expr(asked.expression).legend_format(asked.legend).datasource(PROMETHEUS)
     target.editor_mode(prom.QueryEditorMode.CODE)
+    if asked.every:
+        target.interval(asked.every)
     if asked.exemplars:
         target.exemplar(True)
     if asked.shape == "heatmap":
@@ -339,9 +365,10 @@ def _colour(mode: str, fixed: str = "") -> dashboard.FieldColor:
     return colour.fixed_color(fixed) if fixed else colour
 
 
-def _legend(shown: bool) -> common.VizLegendOptions:
+def _legend(shown: bool | str) -> common.VizLegendOptions:
     mode = sdk.LegendDisplayMode.LIST if shown else sdk.LegendDisplayMode.HIDDEN
-    return common.VizLegendOptions().display_mode(mode).placement(sdk.LegendPlacement.BOTTOM).show_legend(shown)
+    place = sdk.LegendPlacement.RIGHT if shown == "right" else sdk.LegendPlacement.BOTTOM
+    return common.VizLegendOptions().display_mode(mode).placement(place).show_legend(bool(shown))
 
 
 def _series_colours(panel: Any, queries: Sequence[Query], colours: Colours | None) -> None:

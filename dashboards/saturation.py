@@ -2,16 +2,14 @@
 
 from typing import Any, Final
 
-from dashboards import palette
-from dashboards.events import DEPLOYS, RELOADS, WORKER_DEATHS
+from dashboards import tuning
+from dashboards.events import DEPLOYS, RELOADS, TUNED, WORKER_DEATHS
 from dashboards.frame import SERVICE, Dashboard
-from dashboards.panels import Panel, Query, graph, query, slots, stat, table
+from dashboards.panels import Panel, Query, graph, query, stat
 from dashboards.thresholds import Limits, above, limit
 
 BY: Final = ("job", "instance")  # as the recorded rules have it
 MOST: Final = 10
-OF_TUNER: Final = 'server=~"$instance"'
-TO_DO: Final = f'{OF_TUNER},outcome!="none"'  # each evaluation that finds nothing to do is counted too
 QUEUEING: Final = above(
     limit("RequestsQueueing", "warning", "queue_seconds:p95"),
     limit("RequestsQueueing", "critical", "queue_seconds:p95"),
@@ -22,7 +20,6 @@ THROTTLED: Final = above(limit("CpuStarved", "warning", "throttled"))
 CORES: Final = limit("CpuStarved", "warning", "cpu_cores")  # from where on waiting counts
 NEAR: Final = above(limit("MemoryNearLimit", "warning"))
 NO_QUOTA: Final = "no control group has a limit that the agent can read"
-NO_TUNER: Final = "no tuner runs"
 
 
 def dashboard() -> Dashboard:
@@ -32,13 +29,13 @@ def dashboard() -> Dashboard:
         "Sightline / Saturation and tuning",
         "Does it need other settings?",
         variables=SERVICE,
-        annotations=(DEPLOYS, RELOADS, WORKER_DEATHS),
+        annotations=(DEPLOYS, RELOADS, TUNED, WORKER_DEATHS),
         rows=[
             ("Now", [_now()]),
             ("What waits", [_waiting()]),
-            ("Workers", [[*_workers(), *_wanted()]]),
-            ("CPU and memory", [[*_cpu(), *_memory()]]),
-            ("The tuner", [[*_tuner(), *_decisions()], _effect()]),
+            ("Workers", [_workers(), [*_wanted(), *tuning.advice()]]),
+            ("CPU and memory", [_cpu(), [*_throttled(), *_memory()]]),
+            ("The tuner", [tuning.decisions(), tuning.effect()]),
         ],
         period="now-1h",
     )
@@ -101,7 +98,7 @@ def _now() -> list[Panel]:
             "What the tuner may do: nothing, recommend, or apply. TUNER_MODE sets it; docs/decisions.md explains it.",
             "short",
             [query('tuner_mode{job="tuner"} == 1', "{{mode}}", by=["instance", "job", "mode"], most=1, needs="tuner")],
-            empty=NO_TUNER,
+            empty=tuning.NO_TUNER,
             shows_name=True,
         ),
     ]
@@ -201,14 +198,14 @@ def _wanted() -> list[Panel]:
                     most=MOST,
                 ),
                 query(
-                    f"max by (server) (tuner_target_workers{{{OF_TUNER}}})",
+                    f"max by (server) (tuner_target_workers{{{tuning.OF_TUNER}}})",
                     "{{server}} tuner",
                     by=["server"],
                     most=MOST,
                     needs="tuner",
                 ),
                 query(
-                    f"max by (server) (tuner_ceiling_workers{{{OF_TUNER}}})",
+                    f"max by (server) (tuner_ceiling_workers{{{tuning.OF_TUNER}}})",
                     "{{server}} ceiling",
                     by=["server"],
                     most=MOST,
@@ -216,6 +213,7 @@ def _wanted() -> list[Panel]:
                 ),
             ],
             alerts=["WorkersBelowTarget"],
+            width=16,
         ),
     ]
 
@@ -236,6 +234,7 @@ def _cpu() -> list[Panel]:
                     most=MOST,
                 ),
             ],
+            legend="right",
             alerts=["CpuStarved"],
         ),
         graph(
@@ -248,6 +247,11 @@ def _cpu() -> list[Panel]:
             limits=STARVED,
             alerts=["CpuStarved"],
         ),
+    ]
+
+
+def _throttled() -> list[Panel]:
+    return [
         graph(
             "Throttled",
             "Share of the quota's periods in which the server was stopped, its quota used up. "
@@ -287,108 +291,5 @@ def _memory() -> list[Panel]:
                 ),
             ],
             alerts=["MemoryNearLimit", "MemoryLeaking", "WorkerOutOfMemoryKills"],
-        ),
-    ]
-
-
-def _tuner() -> list[Panel]:
-    return [
-        table(
-            "Advice that holds",
-            "Alerts that settings can cure, as they fire now; each names its setting under `tuning`, in Alertmanager "
-            "and in its runbook.",
-            "short",
-            [
-                query(
-                    'max by (alertname, severity, instance) (ALERTS{@,alertstate="firing",tuner="true"})',
-                    "",
-                    by=["alertname", "severity", "instance"],
-                    most=20,
-                    needs="full-workers",
-                )
-            ],
-            {"alertname": "Alert", "severity": "Severity", "instance": "Instance"},
-            alerts=["WorkersSaturated", "RequestsQueueing"],
-            empty="no setting wants a change",
-            width=8,
-        ),
-    ]
-
-
-def _decisions() -> list[Panel]:
-    decided = f"sum by (action, reason, outcome) (increase(tuner_decisions_total{{{TO_DO}}}[$__rate_interval]))"
-    return [
-        graph(
-            "Decisions",
-            "What the tuner decided, for which reason, and what became of it. Changes that are undone again and again: "
-            "the cause is not a setting.",
-            "short",
-            [
-                query(
-                    decided,
-                    "{{action}} {{reason}}: {{outcome}}",
-                    by=["action", "reason", "outcome"],
-                    most=40,
-                    needs="tuner-decisions",
-                )
-            ],
-            stacked=True,
-            empty="the tuner has decided nothing",
-            width=8,
-        ),
-        slots(
-            "What keeps the tuner from growing",
-            "A row is a reason, orange while it holds; docs/decisions.md explains each, off is the mode. "
-            "Orange for long while requests wait: more workers are no cure, mend the reason.",
-            "short",
-            [
-                query(
-                    f"max by (server, reason) (tuner_frozen{{{OF_TUNER}}})",
-                    "{{server}} {{reason}}",
-                    by=["server", "reason"],
-                    most=40,
-                    needs="tuner",
-                )
-            ],
-            high=1,
-            states={0: ("free", palette.GREY), 1: ("holds", palette.WARNING)},
-            empty=NO_TUNER,
-            width=8,
-        ),
-    ]
-
-
-def _effect() -> list[Panel]:
-    def windows(title: str, description: str, unit: str, metric: str) -> Panel:
-        asked = query(
-            f"max by (server, window) ({metric}{{{OF_TUNER}}})",
-            "{{server}} {{window}}",
-            by=["server", "window"],
-            most=20,
-            needs="tuner-action",
-        )
-        colours = {"/before$/": palette.GREY, "/after$/": palette.ORANGE}
-        return graph(title, description, unit, [asked], colours=colours, empty="the tuner has changed nothing")
-
-    return [
-        windows(
-            "Before and after: duration p99",
-            "The p99 in the window before the last action and in the one after. After above before: it did not help, "
-            "and the tuner undoes it.",
-            "s",
-            "tuner_action_duration_p99_seconds",
-        ),
-        windows(
-            "Before and after: queue time p95",
-            "What requests waited before and after the last action: what more workers are meant to lower. Not lower: "
-            "they wait for something else, a CPU or a dependency.",
-            "s",
-            "tuner_action_queue_p95_seconds",
-        ),
-        windows(
-            "Before and after: requests",
-            "Requests a second before and after the last action. Far apart, the two windows cannot be compared.",
-            "reqps",
-            "tuner_action_requests_per_second",
         ),
     ]

@@ -1,29 +1,41 @@
 """The service at a glance: is it well for its users, and if not, which route?"""
 
-from typing import Final
+from typing import Any, Final
 
 from dashboards import palette
 from dashboards.events import DEPLOYS, RELOADS, WORKER_DEATHS
-from dashboards.frame import ROUTE, SERVICE, Dashboard
-from dashboards.panels import Panel, bars, graph, heatmap, query, stat, table
-from dashboards.thresholds import above, below, limit
+from dashboards.frame import OF_USERS, ROUTE, SERVICE, Dashboard
+from dashboards.panels import Panel, bars, gained, gained_per_second, graph, heatmap, query, stat, table
+from dashboards.thresholds import PROBES, WHOLE, above, below, failed, limit, slow
 
 DURATION: Final = "http_server_request_duration_seconds"
 OF: Final = '@,http_route=~"$route"'
+USERS: Final = f"{OF},{OF_USERS}"
+NO_PROBES: Final = f"Questions of load balancers ({', '.join(PROBES)}) are left out."
 RATE: Final = f"rate({DURATION}_count{{{OF}}}[$__rate_interval])"
-FAILED: Final = f'rate({DURATION}_count{{{OF},http_response_status_code=~"5.."}}[$__rate_interval])'
-LOST: Final = "(sum(rate(gunicorn_requests_lost_total{@}[$__rate_interval])) or vector(0))"  # it knows no route
+SERVER_ERRORS: Final = 'http_response_status_code=~"5.."'
+LOST: Final = "(sum(increase(gunicorn_requests_lost_total{@}[$__rate_interval])) or vector(0))"  # it knows no route
 BUCKETS: Final = f"rate({DURATION}_bucket{{{OF}}}[$__rate_interval])"
 P99: Final = f"histogram_quantile(0.99, sum by (le, http_route) ({BUCKETS}))"
 NONE: Final = (
     '"http_route", "no route matched", "http_route", ""'  # what matched none has an empty route, which has no name
 )
-TRACE: Final = (
-    "Logs and traces of this route",
+LOGS: Final = (
     "/d/sightline-logs-traces?${__url_time_range}&${datasource:queryparam}"
-    "&${environment:queryparam}&${job:queryparam}&${instance:queryparam}&var-route=${__field.labels.http_route}",
+    "&${environment:queryparam}&${job:queryparam}&${instance:queryparam}"
 )
-SLOW: Final = limit("RequestsQueueing", "warning", "queue_seconds:p95")
+TRACE: Final = ("Logs and traces of this route", f"{LOGS}&var-route=${{__field.labels.http_route}}")
+# What no route matched is none of the routes that can be chosen there.
+TRACES: Final[dict[str, Any]] = {
+    "links": [TRACE],
+    "links_of": {"/no route matched/": [("Logs and traces of all routes", LOGS)]},
+}
+QUEUEING: Final = limit("RequestsQueueing", "warning", "queue_seconds:p95")
+
+
+def _gained(of: str) -> str:
+    """Count requests, the first of its kind too: one that fails like none before it is to be seen."""
+    return gained(f"{DURATION}_count{{{of}}}")
 
 
 def dashboard() -> Dashboard:
@@ -47,25 +59,42 @@ def _now() -> list[Panel]:
     return [
         stat(
             "Requests",
-            "Requests answered each second. Far from what is usual at this hour: see who sends them, or what stops.",
+            "Requests answered each second. Far from what is usual at this hour: see who sends them, or what stops. "
+            f"{NO_PROBES}",
             "reqps",
-            [query(f"sum({RATE})", "requests", most=1)],
+            [query(f"sum(rate({DURATION}_count{{{USERS}}}[$__rate_interval]))", "requests", most=1)],
             alerts=["TrafficAbsent"],
         ),
         stat(
             "Failed",
             "Share of requests that failed on our side, by a status of 500 and above, or with their worker. "
-            "Above nothing for more than moments: the table of failing routes below says where.",
+            "Above a limit, the budget burns as fast as its alert allows: failing routes, below, say where. "
+            f"{NO_PROBES}",
             "percentunit",
-            [query(f"((sum({FAILED}) or vector(0)) + {LOST}) / (sum({RATE}) + {LOST})", "failed", most=1)],
+            [
+                query(
+                    f"((sum({_gained(f'{USERS},{SERVER_ERRORS}')}) or vector(0)) + {LOST})"
+                    f" / (sum({_gained(USERS)}) + {LOST})",
+                    "failed",
+                    most=1,
+                )
+            ],
+            limits=above(failed("warning", "1d"), failed("critical", "1h")),
             alerts=["SloAvailabilityBurning"],
         ),
         stat(
             "Duration p99",
             "99 of 100 requests are answered faster, as the histogram's buckets tell. "
-            "Higher than usual: the graph by route says which.",
+            f"Above the limit, more than the objective allows are slow: the graph by route says which. {NO_PROBES}",
             "s",
-            [query(f"histogram_quantile(0.99, sum by (le) ({BUCKETS}))", "p99", most=1)],
+            [
+                query(
+                    f"histogram_quantile(0.99, sum by (le) (rate({DURATION}_bucket{{{USERS}}}[$__rate_interval])))",
+                    "p99",
+                    most=1,
+                )
+            ],
+            limits=above(slow()),
             alerts=["SloLatencyBurning"],
         ),
     ]
@@ -86,7 +115,7 @@ def _behind() -> list[Panel]:
                     most=1,
                 )
             ],
-            limits=above(SLOW, limit("RequestsQueueing", "critical", "queue_seconds:p95")),
+            limits=above(QUEUEING, limit("RequestsQueueing", "critical", "queue_seconds:p95")),
             alerts=["RequestsQueueing"],
             empty="no proxy sets X-Request-Start",
         ),
@@ -113,6 +142,7 @@ def _behind() -> list[Panel]:
             "go on to Watching the watcher.",
             "percentunit",
             [query("avg(up{@})", "seen", most=1)],
+            limits=below(WHOLE, critical=0),
             alerts=["ServiceAbsent", "AgentAbsent"],
         ),
     ]
@@ -134,7 +164,7 @@ def _red() -> list[Panel]:
                 )
             ],
             stacked=True,
-            links=[TRACE],
+            **TRACES,
         ),
         graph(
             "Failed by route and error",
@@ -143,7 +173,8 @@ def _red() -> list[Panel]:
             "reqps",
             [
                 query(
-                    f"label_replace(sum by (http_route, error_type) ({FAILED}), {NONE})",
+                    "label_replace(sum by (http_route, error_type) "
+                    f"({gained_per_second(f'{DURATION}_count{{{OF},{SERVER_ERRORS}}}')}), {NONE})",
                     "{{http_route}} {{error_type}}",
                     by=["http_route", "error_type"],
                     most=40,
@@ -152,7 +183,7 @@ def _red() -> list[Panel]:
                 query("sum(rate(gunicorn_requests_lost_total{@}[$__rate_interval]))", "lost with their worker", most=1),
             ],
             stacked=True,
-            links=[TRACE],
+            **TRACES,
             alerts=["SloAvailabilityBurning", "LogErrors"],
             empty="no request has failed",
         ),
@@ -175,17 +206,17 @@ def _durations() -> list[Panel]:
                     exemplars=True,
                 )
             ],
-            links=[TRACE],
+            **TRACES,
             alerts=["SloLatencyBurning"],
         ),
         heatmap(
             "Durations",
             "How many requests took how long. Two bands are two kinds of request, or a cache that hits and misses; "
-            "a band that climbs is a queue. Points are exemplars, and lead to traces.",
+            f"a band that climbs is a queue. Points are exemplars, and lead to traces. {NO_PROBES}",
             "s",
             [
                 query(
-                    f"sum by (le) (increase({DURATION}_bucket{{{OF}}}[$__rate_interval]))",
+                    f"sum by (le) (increase({DURATION}_bucket{{{USERS}}}[$__rate_interval]))",
                     "{{le}}",
                     by=["le"],
                     most=16,
@@ -250,7 +281,8 @@ def _promises() -> list[Panel]:
 
 
 def _worst() -> list[Panel]:
-    ratio = f"sum by (http_route) ({FAILED}) / sum by (http_route) ({RATE})"
+    failing, all_ = _gained(f"{OF},{SERVER_ERRORS}"), _gained(OF)
+    ratio = f"sum by (http_route) ({failing}) / sum by (http_route) ({all_})"
     return [
         bars(
             "Slowest routes",
@@ -267,7 +299,7 @@ def _worst() -> list[Panel]:
                 )
             ],
             alerts=["SloLatencyBurning"],
-            links=[TRACE],
+            **TRACES,
         ),
         bars(
             "Failing routes",
@@ -286,7 +318,7 @@ def _worst() -> list[Panel]:
             ],
             alerts=["SloAvailabilityBurning"],
             empty="no route fails",
-            links=[TRACE],
+            **TRACES,
         ),
     ]
 

@@ -3,15 +3,23 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from math import prod
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from scripts import objectives
+
 RULES: Final = Path(__file__).parents[1] / "monitoring/prometheus/rules"
+PROMISED: Final = {each.name: each for each in objectives.load(RULES.parents[1] / "slo.yml").objectives}
+AVAILABILITY: Final = PROMISED["availability"]
+LATENCY: Final = PROMISED["latency"]
+PROBES: Final = AVAILABILITY.leave_out  # routes whose requests are nobody's
 # Grafana colours a value that meets a threshold, and a rule that says `> 0` fires for one that exceeds it.
 JUST_ABOVE_ZERO: Final = 0.001
+WHOLE: Final = 1.0  # a share of those of whom an alert misses a single one
 
 _NO_CODE = re.compile(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]')  # strings, selectors, windows
 _COMPARISON = re.compile(r"(?:[<>]=?|[!=]=)\s*(?:bool\s+)?(\d[\d.]*(?:\s*\*\s*\d[\d.]*)*)(?![\w.])")
@@ -56,6 +64,24 @@ def limit(alert: str, severity: str, of: str = "", rules: Path = RULES) -> float
     if len(found) != 1:
         raise Ambiguous(f"{alert} ({severity}) compares {of or 'what it says'} with {sorted(found) or 'no number'}")
     return found.pop()
+
+
+def failed(severity: str, window: str) -> float:
+    """Return the share of failed requests at which the objective's budget burns so fast that its alert fires.
+
+    Args:
+        severity: that of the rule.
+        window: over which it looks, such as 1h.
+    """
+    factor = limit("SloAvailabilityBurning", severity, f"slo_burn:rate{window}")
+    return float(Decimal(str(factor)) * AVAILABILITY.budget)
+
+
+def slow() -> float:
+    """Return the seconds that the objective of latency allows."""
+    if not isinstance(LATENCY, objectives.Latency):
+        raise Ambiguous("the objective of latency has no threshold")
+    return LATENCY.threshold
 
 
 def limits(alert: str, severity: str, of: str = "", rules: Path = RULES) -> set[float]:

@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from dashboards import palette
+from dashboards import palette, tuning
 from dashboards.events import DEPLOYS, RELOADS
-from dashboards.frame import SERVICE, Dashboard
-from dashboards.panels import Panel, Query, graph, query, slots, stat
+from dashboards.frame import LOKI, SERVICE, Dashboard
+from dashboards.panels import Panel, Query, gained, graph, query, slots, stat
 from dashboards.thresholds import above, limit
 
 MOST: Final = 10
@@ -24,13 +24,14 @@ def dashboard() -> Dashboard:
         "sightline-watching",
         "Sightline / Watching the watcher",
         "Can I trust what I see?",
-        variables=SERVICE,
+        variables=(*SERVICE, LOKI),
         annotations=(DEPLOYS, RELOADS),
         rows=[
             ("Now", [[*_now(), *_lost()]]),
             ("Scrapes", [_scrapes()]),
             ("The agent and its store", [[*_agent(), *_store()]]),
             ("Prometheus and Alertmanager", [_prometheus()]),
+            ("The tuner and the annotator", [[*tuning.health(), *tuning.annotator()]]),
             ("Lines and spans on their way", [[*_telemetry(), *_lines()], _spans()]),
         ],
     )
@@ -169,7 +170,7 @@ def _agent() -> list[Panel]:
             "short",
             [
                 query(
-                    "sum by (hook) (increase(observability_hook_failures_total{@}[$__rate_interval]))",
+                    f"sum by (hook) ({gained('observability_hook_failures_total{@}')})",
                     "{{hook}}",
                     by=["hook"],
                     most=20,
@@ -202,7 +203,9 @@ def _store() -> list[Panel]:
                     most=MOST,
                 ),
             ],
+            legend="right",
             alerts=["MetricsStoreCorrupt"],
+            width=9,
         ),
         graph(
             "Label sets refused",
@@ -211,7 +214,7 @@ def _store() -> list[Panel]:
             "short",
             [
                 query(
-                    "sum by (metric) (increase(observability_label_sets_refused_total{@}[$__rate_interval]))",
+                    f"sum by (metric) ({gained('observability_label_sets_refused_total{@}')})",
                     "{{metric}}",
                     by=["metric"],
                     most=20,

@@ -91,10 +91,16 @@ def _now() -> list[Panel]:
         ),
         stat(
             "Died unasked",
-            "Workers that ended in this period without being asked to: killed, crashed, timed out, or not booted. "
-            "Any is worth a look at its cause below.",
+            "Workers that ended in five minutes, as the alerts count them, without being asked to: killed, crashed, "
+            "timed out, or not booted. Any is worth a look at its cause below.",
             "short",
-            [query(f'sum(increase(gunicorn_worker_exits_total{{@,cause=~"{DEATHS}"}}[$__range]))', "died", most=1)],
+            [
+                query(
+                    f'sum(instance_cause:gunicorn_worker_exits:increase5m{{@,cause=~"{DEATHS}"}})',
+                    "died",
+                    most=1,
+                )
+            ],
             limits=above(limit("WorkerTimeouts", "warning"), limit("WorkerCrashLoop", "critical")),
             decimals=0,
             alerts=["WorkerCrashLoop", "WorkerTimeouts", "WorkerOutOfMemoryKills", "WorkerBootFailing"],
@@ -159,8 +165,10 @@ def _requests() -> list[Panel]:
             [_rate("gunicorn_worker_requests_total")],
             stacked=True,
             colours=palette.WORKERS,
+            legend="right",
             links=[HERE],
             alerts=["WorkerStuck"],
+            width=12,
         ),
         graph(
             "In flight by worker",

@@ -35,6 +35,8 @@ stacks, foreign, grafana, load = (
     import_module(f"tests.{name}")
     for name in ("dashboards.stack", "dashboards.foreign", "dashboards.grafana", "prove.load")
 )
+# Their numbers are made up, since the programs cannot be had: no picture shows those.
+STOOD_IN_FOR: Final = tuple(foreign.PROGRAMS)
 DASHBOARDS: Final = ROOT / "dashboards"
 DATASOURCES: Final = ROOT / "monitoring/grafana/provisioning/datasources/sightline.yml"
 IMAGES: Final = ROOT / "docs/images"
@@ -63,16 +65,16 @@ def _read(name: str) -> Json:
 class Trouble:
     """What goes wrong while it is recorded: each step, and how many seconds it is given.
 
-    Together they take less than six minutes: of a longer time, graphs of this width name few moments on their axes.
+    Together they take about six minutes: of a longer time, graphs of this width name few moments on their axes.
     """
 
     def __init__(self, stack: Any) -> None:
         self._stack = stack
         self.steps: Sequence[tuple[str, Callable[[], None], float]] = (
             ("the usual", lambda: None, 25),
-            ("requests fail", lambda: self._through("/faults/fail?rate=0.5", 25), 40),
+            ("requests fail", lambda: self._through("/faults/fail?rate=0.5", 25), 35),
             ("a reload", lambda: self._stack.servers["gthread"].signal(signal.SIGHUP), 25),
-            ("slow requests fill the sync workers", lambda: self._full("sync"), 40),
+            ("slow requests fill the sync workers, and the tuner adds one", lambda: self._full("sync", 60), 70),
             ("database connections are held", lambda: self._held("gthread"), 30),
             ("a worker is killed", lambda: self._killed("sync"), 25),
             ("an event loop is blocked", lambda: self._to("gevent", "/faults/block?seconds=4"), 25),
@@ -100,10 +102,9 @@ class Trouble:
         for _ in range(clients):
             threading.Thread(target=load.ask, args=(self._stack.servers[server].url + path,), daemon=True).start()
 
-    def _full(self, server: str) -> None:
-        for _ in range(7):
-            self._to(server, "/faults/sleep?seconds=1.5", clients=5)
-            time.sleep(3)
+    def _full(self, server: str, seconds: float) -> None:
+        with load.pressing(8, lambda _: load.ask(f"{self._stack.servers[server].url}/faults/sleep?seconds=0.3")):
+            time.sleep(seconds)
 
     def _held(self, server: str) -> None:
         for _ in range(6):
@@ -123,6 +124,7 @@ class Trouble:
         self._stack.redis.stop()
         time.sleep(15)
         self._stack.redis.start()
+        self._stack.bound_redis()
 
     def _refused(self) -> None:
         self._stack.receiver.status = 500
@@ -134,7 +136,7 @@ def record(wanted: Sequence[str]) -> dict[str, Json]:
     """Run everything, and return the dashboards with their answers."""
     print("Starting servers, databases, exporters, Prometheus", flush=True)
     with stacks.running() as stack:
-        for job in stood_in_for(stack):
+        for job in STOOD_IN_FOR:
             stack.scrape(job, [])
         with _load(stack.proxy.url):
             time.sleep(SETTLE_SECONDS)
@@ -169,15 +171,15 @@ def _load(url: str) -> Iterator[None]:
 
 
 def _recorder(stack: Any, start: float, end: float) -> Recorder:
-    def span(points: int) -> Any:
-        return grafana.Span(end - start, points, _scrape_seconds())
+    def span(points: int, least: str) -> Any:
+        return grafana.Span(end - start, points, _seconds(least) if least else _scrape_seconds())
 
-    def substitute(query: str, choices: Mapping[str, Choice], points: int, language: str) -> str:
+    def substitute(query: str, choices: Mapping[str, Choice], points: int, language: str, least: str) -> str:
         variables = {
             name: grafana.Variable([grafana.ALL], choice.options, choice.multi, True, choice.all_value)
             for name, choice in choices.items()
         }
-        return str(grafana.substitute(query, variables, span(points), language))
+        return str(grafana.substitute(query, variables, span(points, least), language))
 
     lines = [
         line
@@ -186,20 +188,23 @@ def _recorder(stack: Any, start: float, end: float) -> Recorder:
         for line in lines_of(service, path.read_text())
     ]
     others = {"logql": Log(lines, start, end).ask, "traceql": Spans(stack.receiver.spans, start, end).ask}
-    missing = partial(absent, stood_in_for(stack))
-    return Recorder(stack.prometheus.url, start, end, lambda points: span(points).interval, substitute, missing, others)
+    missing = partial(absent, STOOD_IN_FOR)
+
+    def step(points: int, least: str) -> float:
+        return float(span(points, least).interval)
+
+    return Recorder(stack.prometheus.url, start, end, step, substitute, missing, others)
 
 
 def _scrape_seconds() -> float:
     """Read how often Grafana believes that Prometheus scrapes: no step is shorter."""
     found = yaml.safe_load(DATASOURCES.read_text())["datasources"]
     (given,) = (each["jsonData"]["timeInterval"] for each in found if each["type"] == "prometheus")
-    return float(given.removesuffix("s"))
+    return _seconds(given)
 
 
-def stood_in_for(stack: Any) -> list[str]:
-    """Name the jobs whose numbers are made up, since the programs cannot be had: no picture shows those."""
-    return [*foreign.PROGRAMS, *(["tuner"] if isinstance(stack.tuner, foreign.Tuner) else [])]
+def _seconds(interval: str) -> float:
+    return float(interval.removesuffix("s"))
 
 
 def absent(jobs: Sequence[str], expression: str) -> str:

@@ -10,13 +10,15 @@ from typing import Any, Final
 import requests
 
 Json = dict[str, Any]
-# (a query, its variables' values by name, the points that fit into its panel, its language) -> what Grafana sends
-Substitute = Callable[[str, Mapping[str, "Choice"], int, str], str]
+# (a query, its variables' values by name, the points that fit into its panel, its language, its least interval)
+# -> what Grafana sends
+Substitute = Callable[[str, Mapping[str, "Choice"], int, str, str], str]
 Ask = Callable[[str, str], Json]  # (expression, its variables being substituted, and the panel's type) -> the answer
 
 ALL: Final = "All"
 PIXELS: Final = 1600 // 24  # of a column, as the page is drawn: a graph is asked for a point for each pixel
 LABEL_VALUES: Final = re.compile(r"label_values\((?:(?P<of>.+),)?\s*(?P<label>\w+)\)", re.DOTALL)
+QUERY_RESULT: Final = re.compile(r"query_result\((?P<query>.+)\)", re.DOTALL)
 _EXEMPLAR_DEVIATIONS: Final = 2  # Grafana leaves out exemplars that lie nearer to each other, in one step
 _TIMEOUT_SECONDS: Final = 60
 
@@ -38,7 +40,7 @@ class Recorder:
         prometheus: its address.
         start: Unix time.
         end: Unix time.
-        step: (points) -> seconds between two of them, as Grafana rounds.
+        step: (points, a query's least interval or "") -> seconds between two of them, as Grafana rounds.
         substitute: puts values in the place of variables.
         absent: why a query is not asked; nothing where it is.
         others: by language, who answers what Prometheus does not.
@@ -47,7 +49,7 @@ class Recorder:
     prometheus: str
     start: float
     end: float
-    step: Callable[[int], float]
+    step: Callable[[int, str], float]
     substitute: Substitute
     absent: Callable[[str], str]
     others: Mapping[str, Ask] = field(default_factory=dict)
@@ -59,7 +61,7 @@ class Recorder:
             "dashboard": dashboard,
             "from": self.start,
             "to": self.end,
-            "variables": [_shown(each) for each in dashboard["templating"]["list"]],
+            "variables": [_shown(each) for each in dashboard["templating"]["list"] if not each.get("hide")],
             "answers": {str(panel["id"]): dict(self._answers(panel, choices)) for panel in _panels(dashboard)},
             "marks": [
                 self._marks(each, choices) for each in dashboard["annotations"]["list"] if "expr" in _asked(each)
@@ -70,14 +72,20 @@ class Recorder:
         choices: dict[str, Choice] = {}
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
-                options = self._options(self.substitute(variable["query"]["query"], choices, 1000, "promql"))
+                asked = self.substitute(variable["query"]["query"], choices, 1000, "promql", "")
+                options = self._options(asked.strip(), variable.get("regex", ""))
                 choices[variable["name"]] = Choice(options, variable.get("allValue", ""), variable.get("multi", False))
         return choices
 
-    def _options(self, asked: str) -> list[str]:
-        found = LABEL_VALUES.fullmatch(asked.strip())
+    def _options(self, asked: str, pattern: str) -> list[str]:
+        if result := QUERY_RESULT.fullmatch(asked):
+            series = self._api("query", query=result["query"], time=self.end)["result"]
+            lines = (",".join(f'{name}="{value}"' for name, value in each["metric"].items()) for each in series)
+            wanted = re.compile(pattern.strip("/"))
+            return sorted({taken[1] for line in lines if (taken := wanted.search(line))})
+        found = LABEL_VALUES.fullmatch(asked)
         if found is None:
-            raise ValueError(f"no label_values(): {asked}")
+            raise ValueError(f"no label_values() or query_result(): {asked}")
         matching = {"match[]": found["of"].strip()} if found["of"] else {}
         values: list[str] = self._api(f"label/{found['label']}/values", **matching)
         return sorted(filter(None, values))
@@ -93,14 +101,15 @@ class Recorder:
     def _answer(self, panel: Json, target: Json, choices: Mapping[str, Choice]) -> Json:
         points = panel.get("maxDataPoints") or panel["gridPos"]["w"] * PIXELS
         language = _language(target)
-        asked = self.substitute(target.get("expr") or target["query"], choices, points, language)
+        least = target.get("interval", "")
+        asked = self.substitute(target.get("expr") or target["query"], choices, points, language, least)
         if why := self.absent(asked):
             return _answer("note", note=why)
         if language in self.others:
             return _answer(**self.others[language](asked, panel["type"]))
         if target.get("instant"):
             return _answer("vector", series=self._instant(asked))
-        step = self.step(points)
+        step = self.step(points, least)
         exemplars = self._exemplars(asked, step) if target.get("exemplar") else []
         return _answer("matrix", step=step, series=self._range(asked, step), exemplars=exemplars)
 
@@ -121,7 +130,8 @@ class Recorder:
 
     def _marks(self, annotation: Json, choices: Mapping[str, Choice]) -> Json:
         step = 5.0
-        asked = self.substitute(_asked(annotation)["expr"], choices, 1000, "promql")
+        target = _asked(annotation)
+        asked = self.substitute(target["expr"], choices, 1000, "promql", target.get("interval", ""))
         times = [begun for series in self._range(asked, step) for begun in _begins(series["values"], step)]
         return {"name": annotation["name"], "color": annotation["iconColor"], "times": sorted(set(times))}
 

@@ -9,6 +9,7 @@ Grafana, by its tags and its window, before it is sent again.
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from types import FrameType
 
 from observability import logs
@@ -36,6 +37,17 @@ def run(settings: Settings, telemetry: Telemetry) -> int:
     while True:
         annotator.round(time.time())
         time.sleep(settings.interval)
+
+
+def _windows(start: float, end: float, window: float) -> Iterator[tuple[float, float]]:
+    """Yield the windows between two times; the first is shorter where the length was another one before.
+
+    What was looked at with another length is left out, or it would be annotated twice.
+    """
+    while start < end:
+        until = (start // window + 1) * window
+        yield start, until
+        start = until
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
@@ -111,8 +123,7 @@ class Annotator:
         if over - start > _MOST_BEHIND:
             self.log.warning("looks no further back", skipped_seconds=over - _MOST_BEHIND - start)
             start = over - _MOST_BEHIND
-        start = start // window * window  # the window may be another than it was
-        end = min(over, start + max(self._stretch // window, 1) * window)
+        end = min(over, start // window * window + max(self._stretch // window, 1) * window)
         if end <= start:
             self.state.looked_until = start
             return False
@@ -127,9 +138,8 @@ class Annotator:
         self._stretch = min(_STRETCH, 2 * self._stretch)
         versions = {job: dict(known) for job, known in self.state.versions.items()}
         found: list[Annotation] = []
-        for number in range(round((end - start) / window)):
-            begin = start + number * window
-            found += record.annotations(begin, begin + window, versions)
+        for begin, until in _windows(start, end, window):
+            found += record.annotations(begin, until, versions)
         self.state.versions = versions
         self.state.looked_until = end
         self._keep(found)

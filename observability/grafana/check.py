@@ -93,7 +93,10 @@ class Check:
         def values(source: str, selector: str, label: str) -> list[str]:
             return self._values(source, selector, label, start, now)
 
-        chosen = variables.resolve(model, self.uids, values, times)
+        def result(source: str, expression: str) -> list[dict[str, str]]:
+            return self._result(source, expression, now)
+
+        chosen = variables.resolve(model, self.uids, values, result, times)
         for panel in _panels(model):
             for target in panel.get("targets") or []:
                 if not target.get("hide"):
@@ -105,6 +108,10 @@ class Check:
             params["match[]"] = selector
         found = self.grafana.resource(source, f"api/v1/label/{label}/values", params)
         return [str(each) for each in found.get("data", [])]
+
+    def _result(self, source: str, expression: str, at: int) -> list[dict[str, str]]:
+        found = self.grafana.resource(source, "api/v1/query", {"query": expression, "time": at // 1000})
+        return [dict(each.get("metric") or {}) for each in (found.get("data") or {}).get("result") or []]
 
     def _target(self, uid: str, panel: Json, target: Json, chosen: Variables, period: tuple[int, int]) -> Iterator[str]:
         query = chosen.filled(target)

@@ -239,18 +239,21 @@ def _deploys(series: list[Series], start: float, end: float, versions: Versions)
 
     A job that is seen for the first time has deployed nothing. After a gap, what counts is what ran before it.
     """
-    made: list[Annotation] = []
+    by_job: dict[str, list[_Event]] = {}
+    texts: dict[str, str] = {}
     _remember(series, start, versions)
-    for job, by_version in sorted(_first_seen(series, start, end).items()):
+    for job, by_version in _first_seen(series, start, end).items():
         before = set(versions.get(job, {}))
         new = {version: first for version, first in by_version.items() if version not in before}
-        if before and new and len(made) < MOST_JOBS:
+        if before and new:
             now = " and ".join(map(_name, sorted(new)[:_MOST_NAMED]))
-            text = f"Deploy of {now}, after {', '.join(map(_name, sorted(before)[:_MOST_NAMED]))}"
-            found = [_Event({}, first, first, 1) for first in new.values()]
-            made.append(_annotation(DEPLOY, start, end, job, found, text))
+            texts[job] = f"Deploy of {now}, after {', '.join(map(_name, sorted(before)[:_MOST_NAMED]))}"
+            by_job[job] = [_Event({"job": job}, first, first, 1) for first in new.values()]
     _remember(series, end, versions)
-    return made
+    return [
+        _annotation(DEPLOY, start, end, job, found, texts.get(job) or f"Deploys of {_counted(_by('job', found))}")
+        for job, found in _bounded(by_job)
+    ]
 
 
 def _first_seen(series: list[Series], start: float, end: float) -> dict[str, dict[str, float]]:

@@ -4,7 +4,7 @@ https://grafana.com/docs/grafana/latest/dashboards/variables/variable-syntax/
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,11 @@ _USED = re.compile(r"\$\{(\w+)(?:\.[^:^}]+)?(?::(\w+))?\}|\$(\w+)|\[\[(\w+)(?::(
 _LABEL_VALUES = re.compile(r"^\s*label_values\(\s*(?:(.*)\s*,)?\s*(\w+)\s*\)\s*$", re.DOTALL)
 _SPECIAL = re.compile(r"([\\^$.*+?()\[\]{}|])")
 
+_QUERY_RESULT = re.compile(r"^\s*query_result\((.*)\)\s*$", re.DOTALL)
 # Asked for (data source's uid, selector or "", label), it returns the label's values.
 LabelValues = Callable[[str, str, str], list[str]]
+# Asked for (data source's uid, expression), it returns the labels of each series that there is.
+Result = Callable[[str, str], list[dict[str, str]]]
 
 
 @dataclass
@@ -72,13 +75,14 @@ def _in_quotes(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def resolve(model: Json, sources: dict[str, str], ask: LabelValues, times: dict[str, str]) -> Variables:
+def resolve(model: Json, sources: dict[str, str], ask: LabelValues, result: Result, times: dict[str, str]) -> Variables:
     """Give each variable of a dashboard a value, in their order, since one may ask with those before it.
 
     Args:
         model: the dashboard.
         sources: the uid of the data source that stands for each type.
         ask: returns a label's values.
+        result: returns what a query finds.
         times: what `$__from` and the like stand for.
     """
     made = Variables(raw=dict(times))
@@ -93,7 +97,7 @@ def resolve(model: Json, sources: dict[str, str], ask: LabelValues, times: dict[
         elif current and each.get("allValue"):
             made.raw[name] = str(each["allValue"])
         else:
-            options = _options(made, each, ask)
+            options = _options(made, each, ask, result)
             made.values[name] = options if current == [ALL] else options[:1]
     return made
 
@@ -107,13 +111,27 @@ def _current(variable: Json) -> list[str]:
     return found
 
 
-def _options(made: Variables, variable: Json, ask: LabelValues) -> list[str]:
+def _options(made: Variables, variable: Json, ask: LabelValues, result: Result) -> list[str]:
     query = variable.get("query")
     text = str(query.get("query", "") if isinstance(query, dict) else query or "")
     if variable.get("type") != "query":
         return [option.strip() for option in text.split(",") if option.strip()]
-    found = _LABEL_VALUES.match(made.fill(text))
-    if not found:
-        return []
     source = made.fill(str((variable.get("datasource") or {}).get("uid", "")))
-    return ask(source, (found[1] or "").strip(), found[2])
+    if found := _QUERY_RESULT.match(made.fill(text)):
+        return _taken((_line(each) for each in result(source, found[1])), str(variable.get("regex", "")))
+    found = _LABEL_VALUES.match(made.fill(text))
+    return ask(source, (found[1] or "").strip(), found[2]) if found else []
+
+
+def _line(labels: dict[str, str]) -> str:
+    """Write a series as Grafana does before a variable's regular expression looks at it."""
+    inner = ",".join(f'{key}="{value}"' for key, value in labels.items() if key != "__name__")
+    return f"{labels.get('__name__', '')}{{{inner}}}"
+
+
+def _taken(lines: Iterable[str], pattern: str) -> list[str]:
+    """Return what the regular expression takes from each line, each value once; without one, the lines."""
+    if not pattern:
+        return sorted(set(lines))
+    wanted = re.compile(pattern.removeprefix("/").removesuffix("/"))
+    return sorted({found[1] for line in lines if (found := wanted.search(line)) and found.groups()})

@@ -15,6 +15,7 @@ from tests.prove.scaling import seconds
 from tests.server import ROOT
 
 LABEL_VALUES: Final = re.compile(r"label_values\((?:(?P<of>.+),)?\s*(?P<label>\w+)\s*\)")
+QUERY_RESULT: Final = re.compile(r"query_result\((?P<query>.+)\)")
 BOARDS: Final[dict[str, Any]] = {board["uid"]: board for board in build().values()}
 Labels = frozenset[tuple[str, str]]
 
@@ -68,17 +69,22 @@ class Grafana:
         for each in BOARDS[uid]["templating"]["list"]:
             if each["type"] != "query":
                 continue
-            options = self.values(each["query"]["query"], found, window)
+            options = self.values(each, found, window)
             choice = chosen.get(each["name"], [ALL])
             found[each["name"]] = Variable(
                 choice, options, each.get("multi", False), each.get("includeAll", False), each.get("allValue") or ""
             )
         return found
 
-    def values(self, query: str, variables: Mapping[str, Variable], window: Window) -> list[str]:
+    def values(self, variable: Mapping[str, Any], variables: Mapping[str, Variable], window: Window) -> list[str]:
         """Return the choices of a variable."""
-        parts = LABEL_VALUES.fullmatch(substitute(query, variables, window.span(self.scrape)))
-        assert parts, f"{query} is no label_values query"
+        query = substitute(variable["query"]["query"], variables, window.span(self.scrape))
+        if result := QUERY_RESULT.fullmatch(query):
+            lines = map(_line, self.prometheus.api("query", query=result["query"], time=window.end)["result"])
+            wanted = re.compile(variable["regex"].strip("/"))
+            return sorted({found[1] for line in lines if (found := wanted.search(line))})
+        parts = LABEL_VALUES.fullmatch(query)
+        assert parts, f"{query} is no query of a variable"
         matching = {"match[]": parts["of"]} if parts["of"] else {}
         found = self.prometheus.api(f"label/{parts['label']}/values", start=window.start, end=window.end, **matching)
         return sorted(each for each in found if each)
@@ -92,7 +98,7 @@ class Grafana:
             once: whether to ask at the end only; None leaves it to the panel.
         """
         window = phase.window
-        span = window.span(self.scrape)
+        span = window.span(seconds(asked.every) if asked.every else self.scrape)
         query = substitute(asked.expression, phase.variables[asked.dashboard], span)
         if asked.shape in ("instant", "table") if once is None else once:
             found = self.prometheus.api("query", query=query, time=window.end)
@@ -100,6 +106,12 @@ class Grafana:
             start, end = window.start, window.end
             found = self.prometheus.api("query_range", query=query, start=start, end=end, step=span.interval)
         return [each for each in map(_series, _results(found)) if each.values]
+
+
+def _line(result: dict[str, Any]) -> str:
+    """Write a series as Grafana does before a variable's regular expression looks at it."""
+    inner = ",".join(f'{name}="{value}"' for name, value in result["metric"].items() if name != "__name__")
+    return f"{result['metric'].get('__name__', '')}{{{inner}}} {' '.join(map(str, result['value'][::-1]))}"
 
 
 def provisioned() -> float:

@@ -19,10 +19,11 @@ from tests.prove.stack import Setup
 from tests.server import Server
 
 Fault = Callable[[Stack], AbstractContextManager[None]]
+FAILS_ONCE: Final = "asgi"  # where a single request fails, and none before it
 PROBE: Final = "tests.probe_app:create_app()"
 # There as soon as the whole stack is, and not before.
 STANDING: Final = frozenset(
-    {"gthread", "loop", "nginx", "postgres", "redis", "probe", "pressure", "spans", "logs", "traces", "tuner"}
+    {"gthread", "loop", "nginx", "postgres", "redis", "probe", "spans", "logs", "traces", "tuner"}
 )
 # One rule that each of its evaluations fails: both sides have several series of the same labels, which are none.
 FAILING: Final = "groups: [{name: failing, interval: 1s, rules: [{record: failing:up:sum, expr: up + on () up}]}]\n"
@@ -30,11 +31,7 @@ FAILING: Final = "groups: [{name: failing, interval: 1s, rules: [{record: failin
 
 def not_here(need: str) -> str:
     """Say why a condition cannot be provoked on this machine; empty where it can."""
-    if need == "quota":
-        return memory.no_group_of_version_2()
-    if need == "pressure" and not Path("/proc/pressure/cpu").exists():
-        return "this kernel does not measure pressure"
-    return ""
+    return memory.no_group_of_version_2() if need == "quota" else ""
 
 
 def _asking(server: str, path: str, clients: int = 1, pause: float = 0.0) -> Fault:
@@ -42,7 +39,24 @@ def _asking(server: str, path: str, clients: int = 1, pause: float = 0.0) -> Fau
 
 
 def _failures(stack: Stack) -> AbstractContextManager[None]:
-    return pressing(1, lambda _: ask(f"{stack.proxy.url}/faults/fail"), pause=0.2)
+    return pressing(1, lambda _: ask(f"{stack.servers['gthread'].url}/faults/fail"), pause=0.2)
+
+
+@contextmanager
+def _one_failure(stack: Stack) -> Iterator[None]:
+    ask(f"{stack.servers[FAILS_ONCE].url}/faults/fail")
+    yield
+
+
+@contextmanager
+def _forgetful(stack: Stack) -> Iterator[None]:
+    """Have a directory where the tuner is to write its memory."""
+    draft = stack.tuner.directory / "memory/memory.draft"
+    draft.mkdir()
+    try:
+        yield
+    finally:
+        draft.rmdir()
 
 
 @contextmanager
@@ -142,18 +156,6 @@ def _tls(stack: Stack) -> Iterator[None]:
 
 
 @contextmanager
-def _tuner_decisions(stack: Stack) -> Iterator[None]:
-    with pressing(1, lambda _: stack.tuner.decide(), pause=0.5):
-        yield
-
-
-@contextmanager
-def _tuner_action(stack: Stack) -> Iterator[None]:
-    stack.tuner.act()
-    yield
-
-
-@contextmanager
 def _reload(stack: Stack) -> Iterator[None]:
     stack.servers["gevent"].signal(signal.SIGHUP)
     yield
@@ -215,14 +217,14 @@ def _losses(stack: Stack) -> Iterator[None]:
 GROUPS: Final[tuple[tuple[tuple[tuple[str, ...], Fault], ...], ...]] = (
     (
         (("failures", "alerts"), _failures),
-        (("full-workers",), _asking("sync", "/faults/sleep?seconds=0.3", clients=8)),
+        # Full workers are what the tuner cures, here by one worker: what it decides, and what came of it, is its own.
+        (("full-workers", "tuner-decisions", "tuner-action"), _asking("sync", "/faults/sleep?seconds=0.3", clients=8)),
         (("pool-timeouts",), _asking("gthread", "/faults/hold?seconds=1.5", clients=6)),
         (("label-sets", "start"), _odd),  # and log lines that are lost
         (("tls",), _tls),
         (("lost-lines", "lost-spans"), _losses),
-        (("tuner-decisions",), _tuner_decisions),
-        (("tuner-action",), _tuner_action),
         ((), _asking("gevent", "/faults/block?seconds=1.5", pause=0.5)),
+        ((), _one_failure),
         ((), _bad_requests),
         ((), _slow_clients),
         ((), _nobody_told),
@@ -237,6 +239,7 @@ GROUPS: Final[tuple[tuple[tuple[tuple[str, ...], Fault], ...], ...]] = (
         (("hook-failures",), _small),
         ((), _asking("sync", "/faults/block?seconds=60")),
         ((), _corrupt_store),
+        ((), _forgetful),
         ((), _target_down),
         ((), _dead_agent),
         ((), _evicting),

@@ -13,11 +13,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-from observability import catalogue
-from observability.exposition import TEXT, write
-from observability.page import Page
-from observability.tuning import bounds
-from observability.tuning.model import Action, Outcome
+from observability.exposition import TEXT
 
 
 class Served:
@@ -111,54 +107,3 @@ class Program(Served):
             value = max(0.0, now - since) * (each.rate or 1.0)
             lines += [f"# TYPE {each.name} counter", f"{each.name}{{{labels}}} {value}"]
         return ("\n".join(lines) + "\n").encode()
-
-
-class Tuner(Served):
-    """What the tuner says of servers, by its own metrics and in its own words.
-
-    Args:
-        instances: what Prometheus calls the servers.
-    """
-
-    def __init__(self, instances: Sequence[str]) -> None:
-        super().__init__(self._text)
-        self.instances = instances
-        self.decisions = 0
-        self.acted = False
-
-    def decide(self) -> None:
-        """Have it decide once more, on each server."""
-        self.decisions += 1
-
-    def act(self) -> None:
-        """Have it act on the first server, and look at what came of it."""
-        self.acted = True
-
-    def _text(self) -> bytes:
-        page = Page()
-        for mode in ("off", "recommend", "apply"):
-            page.put(catalogue.TUNER_MODE, mode == "recommend", mode)
-        for result in ("accepted", "repeated", "unauthorized", "malformed", "dropped"):
-            page.put(catalogue.TUNER_WEBHOOKS, 3.0 if result == "accepted" else 0.0, result)
-        for part in ("prometheus", "agent", "state", "decision"):
-            page.put(catalogue.TUNER_FAILURES, 0.0, part)
-        for instance in self.instances:
-            self._server_of(page, instance)
-        return write(page, TEXT)
-
-    def _server_of(self, page: Page, instance: str) -> None:
-        page.put(catalogue.TUNER_TARGET, 2.0, instance)
-        page.put(catalogue.TUNER_CEILING, 4.0, instance)
-        for reason in (*bounds.VETOES, "off"):
-            page.put(catalogue.TUNER_FROZEN, self.acted and reason == "cool_down", instance, reason)
-        page.put(catalogue.TUNER_EVALUATED, time.time(), instance)
-        page.put(catalogue.TUNER_SIGNALS_AGE, 0.8, instance)
-        # A look at a server that lacks nothing is counted too.
-        page.put(catalogue.TUNER_DECISIONS, time.monotonic(), instance, Action.HOLD, "well", Outcome.NONE)
-        if self.decisions:
-            page.put(catalogue.TUNER_DECISIONS, self.decisions, instance, Action.ADD, "io_wait", Outcome.RECOMMENDED)
-        if self.acted and instance == self.instances[0]:
-            for window, factor in {"before": 2.0, "after": 1.0}.items():
-                page.put(catalogue.TUNER_DURATION, 0.1 * factor, instance, window)
-                page.put(catalogue.TUNER_QUEUE, 0.05 * factor, instance, window)
-                page.put(catalogue.TUNER_RATE, 20.0 / factor, instance, window)

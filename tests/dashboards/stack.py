@@ -1,8 +1,9 @@
 """All that the dashboards look at, running: servers of several classes behind nginx, what they need, and who watches.
 
-Real are gunicorn with the example app, nginx, PostgreSQL, Redis, their exporters, the blackbox exporter, Prometheus and
-Alertmanager, all with the shipped configuration and this host's addresses. Loki, Tempo, Alloy and Grafana are not to be
-had here, and are pages of metrics with the names that they document (tests/dashboards/foreign.py).
+Real are gunicorn with the example app, nginx, PostgreSQL, Redis, their exporters, the blackbox exporter, Prometheus,
+Alertmanager and the tuner, all with the shipped configuration and this host's addresses. What is recorded over a minute
+is over 20 s, and the tuner's durations are scaled with it. Loki, Tempo, Alloy and Grafana are not to be had here, and
+are pages of metrics with the names that they document (tests/dashboards/foreign.py).
 """
 
 import json
@@ -19,15 +20,17 @@ import yaml
 
 from scripts import packages
 from tests.alertmanager import Alertmanager
-from tests.dashboards.foreign import PROGRAMS, Program, Tuner
+from tests.dashboards.foreign import PROGRAMS, Program
 from tests.dashboards.proxy import Proxy
 from tests.otlp import Receiver
 from tests.prometheus import Prometheus
+from tests.prove import scaling
 from tests.prove.load import Traffic
 from tests.prove.stack import MONITORING, RULES, routed
 from tests.prove.webhook import Webhook
 from tests.server import Server, end, free_port, wait_until
 from tests.services import Postgres, Redis
+from tests.tuning.parts import CONTROL_TOKEN, SCALED, WEBHOOK_TOKEN, Tuner
 
 SCRAPE_SECONDS: Final = 1
 PROBE_EVERY: Final = "5s"
@@ -43,6 +46,15 @@ CLASSES: Final[dict[str, dict[str, object]]] = {
     },
     "gevent": {"GUNICORN_WORKER_CLASS": "gevent", "APP_ENV": "canary"},
     "asgi": {"GUNICORN_WORKER_CLASS": "asgi"},
+}
+# Whose workers the tuner may change; of the others it is told no, and can only say what it would do.
+CONTROLLED: Final = "sync"
+TOKENS: Final = {"webhook": WEBHOOK_TOKEN, "control": CONTROL_TOKEN}
+RECORDED: Final = "recording.yml"
+TUNING: Final = SCALED | {
+    "TUNER_MODE": "apply",
+    "TUNER_POLL_SECONDS": 2,
+    "TUNER_MAX_WORKERS": 3,  # so that workers stay full, and what fires goes on firing
 }
 APPS: Final = {"asgi": "tests.dashboards.asgi_app:create_app()"}
 USUAL: Final = (
@@ -65,9 +77,9 @@ class Stack:
         enter = self.around.enter_context
         self.postgres, self.redis, self.receiver = enter(Postgres()), enter(Redis()), enter(Receiver())
         self.bound_redis()
-        self.people, self.tuned = enter(Webhook()), enter(Webhook())
-        config = routed(self.people.url, self.tuned.url, compressed=True)
-        self.alertmanager = enter(Alertmanager(self.made("alertmanager"), config))
+        self.people, self.tuner_port = enter(Webhook()), free_port()
+        self.tokens = {name: self._token(name, text) for name, text in TOKENS.items()}
+        self.alertmanager = enter(Alertmanager(self.made("alertmanager"), self._routes()))
         self.prometheus = self._prometheus()
         self.serve("sync", **CLASSES["sync"])
         self.scrape("prometheus", [f"127.0.0.1:{self.prometheus.port}"])
@@ -82,8 +94,8 @@ class Stack:
         addresses = [f"127.0.0.1:{server.port}" for server in self.servers.values()]
         self.proxy = enter(Proxy(self.made("nginx"), addresses))
         self._exporters()
-        self.tuner = enter(Tuner(self.instances()))
-        self.scrape("tuner", [self.tuner.address])
+        self.tuner = enter(self._tuner())
+        self.scrape("tuner", [f"127.0.0.1:{self.tuner_port}"])
         self.programs = {job: Program(counters) for job, counters in PROGRAMS.items()}
         for job, program in self.programs.items():
             self.scrape(job, [enter(program).address])
@@ -109,6 +121,8 @@ class Stack:
         }
         found = app or APPS.get(name, "app:create_app()")
         prefix: Any = env.pop("prefix", ())
+        if name == CONTROLLED:
+            usual["OBSERVABILITY_CONTROL_TOKEN_FILE"] = self.tokens["control"]
         server = Server(self.made(f"server-{name}"), found, prefix=prefix, stdout=stdout, **(usual | env))  # type: ignore[arg-type]
         self.servers[name] = self.around.enter_context(server)
         self.scrape("sightline", self.instances())
@@ -137,6 +151,28 @@ class Stack:
         path.chmod(0o755)
         return path
 
+    def _token(self, name: str, text: str) -> Path:
+        path = self.directory / f"{name}_token"
+        path.write_text(text)
+        path.chmod(0o600)
+        return path
+
+    def _routes(self) -> dict[str, Any]:
+        """Return the shipped routes; the tuner's webhook has its secret, as shipped."""
+        config = routed(self.people.url, f"http://127.0.0.1:{self.tuner_port}/alerts", compressed=True)
+        (receiver,) = [each for each in config["receivers"] if each["name"] == "tuner"]
+        authorization = {"authorization": {"credentials_file": str(self.tokens["webhook"])}}
+        receiver["webhook_configs"][0]["http_config"] = authorization
+        return config
+
+    def _tuner(self) -> Tuner:
+        env = TUNING | {
+            "TUNER_PROMETHEUS_URL": self.prometheus.url,
+            "TUNER_WEBHOOK_TOKEN_FILE": self.tokens["webhook"],
+            "TUNER_CONTROL_TOKEN_FILE": self.tokens["control"],
+        }
+        return Tuner(self.made("tuner"), self.tuner_port, **env)
+
     def _prometheus(self) -> Prometheus:
         directory = self.made("prometheus")
         self.rules = self.made("rules")
@@ -144,6 +180,8 @@ class Stack:
             found = yaml.safe_load(path.read_text())
             for group in found["groups"]:
                 group["interval"] = f"{SCRAPE_SECONDS}s"
+                if path.name == RECORDED:
+                    group["rules"] = [rule | {"expr": scaling.promql(rule["expr"])} for rule in group["rules"]]
             (self.rules / path.name).write_text(yaml.safe_dump(found, sort_keys=False))
         self.blackbox = f"127.0.0.1:{free_port()}"
         return self.around.enter_context(Prometheus(directory, config=self._config()))

@@ -5,23 +5,25 @@ all, and each test looks at the time that concerns its query.
 """
 
 import re
+import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from dashboards.build import Asked, queries
 from dashboards.needs import NEEDS
+from dashboards.thresholds import PROBES
 from tests.dashboards.asking import BOARDS, Grafana, Phase, Series, Window, provisioned
-from tests.dashboards.faults import GROUPS, STANDING, doing, not_here
+from tests.dashboards.faults import FAILS_ONCE, GROUPS, STANDING, doing, not_here
 from tests.dashboards.stack import CLASSES, Stack, bare
 from tests.server import wait_until
 
-FILLING_SECONDS = 40.0
+FILLING_SECONDS = (75.0, 40.0)  # of each group: in the first the tuner acts, and looks at what came of it
 LEAST_SECONDS = 20.0  # of a group: not all that rises says what it waits for
-# A version is news for a minute, so the usual time begins when none is news any more.
-SETTLING_SECONDS = 65.0
+# A version is news for a rate's window, and the tuner knows a server after one of its own: the usual comes after both.
+SETTLING_SECONDS = 35.0
 USUAL_SECONDS = 20.0
 
 NO_ROUTE = re.compile(r'"http_route", "([^"]+)", "http_route", ""')  # how a dashboard names requests without one
@@ -31,7 +33,7 @@ NEVER_RISES = {
 }
 
 PROMQL = [each for each in queries() if each.language == "promql"]
-VARIABLES = [each for each in queries() if each.language == "label_values"]
+VARIABLES = [each for each in queries() if each.language in ("label_values", "query_result")]
 
 
 def name(asked: Asked) -> str:
@@ -48,6 +50,8 @@ class Seen:
         usual: when all is well.
         canary: the same time, with its one server of that environment chosen.
         two: the same time, with two servers chosen.
+        once: when a request failed on a server and route where none had, with that server chosen.
+        gone: when no server was seen, for as long as is shown.
         instances: names of the servers of that time, by what Prometheus calls them.
         workers: their instances and numbers.
         routes: methods and routes that they were asked for.
@@ -63,6 +67,8 @@ class Seen:
     instances: dict[str, str]
     workers: set[tuple[str, str]]
     routes: set[tuple[str, str]]
+    once: Phase | None = None
+    gone: Phase | None = None
     faults: dict[str, Phase] = field(default_factory=dict)
     broken: list[Phase] = field(default_factory=list)
 
@@ -84,6 +90,7 @@ def seen() -> Iterator[Seen]:
         found = Seen(grafana, before, usual, canary, grafana.phase(window, instance=two), *_known(stack))
         for number in range(len(GROUPS)):
             _provoke(stack, found, number)
+        _end_all(stack, found)
         yield found
 
 
@@ -112,13 +119,32 @@ def _provoke(stack: Stack, found: Seen, number: int) -> None:
     start = time.time()
     with doing(stack, number) as needs:
         waiting = [asked for asked in PROMQL if asked.needs in needs]
-        while time.time() < start + (FILLING_SECONDS if waiting else LEAST_SECONDS):
+        while time.time() < start + (FILLING_SECONDS[number] if waiting else LEAST_SECONDS):
             phase = found.grafana.phase(Window(start, time.time()), {asked.dashboard for asked in waiting})
-            waiting = [asked for asked in waiting if not nonzero(found.grafana.ask(asked, phase, once=False))]
+            waiting = [asked for asked in waiting if not filled(asked, found.grafana.ask(asked, phase, once=False))]
             time.sleep(1)
         phase = found.grafana.phase(Window(start, time.time()))
         found.faults |= dict.fromkeys(needs, phase)
         found.broken.append(phase)
+        if number == 0:
+            only = f"127.0.0.1:{stack.servers[FAILS_ONCE].agent_port}"
+            found.once = found.grafana.phase(phase.window, instance=[only])
+
+
+def _end_all(stack: Stack, found: Seen) -> None:
+    """End every server, and look at a time in which Prometheus saw none."""
+    for server in stack.servers.values():
+        server.signal(signal.SIGTERM)
+    wait_until(lambda: not stack.prometheus.query('up{job="sightline"} == 1 or target_info'), 30, "all to be missed")
+    start = time.time()
+    wait_until(lambda: time.time() > start + 2, 5, "time to pass")
+    found.gone = found.grafana.phase(Window(start, time.time()))
+
+
+def filled(asked: Asked, series: list[Series]) -> bool:
+    """Tell whether there is all that is waited for; of two windows that are compared, both."""
+    windows = {"before", "after"} if "window" in asked.by else {""}
+    return windows <= {each.labels.get("window", "") for each in series if nonzero([each])}
 
 
 def nonzero(series: list[Series]) -> bool:
@@ -174,8 +200,6 @@ def _among(seen: Seen, asked: Asked) -> set[str]:
 
 @pytest.mark.parametrize("asked", [each for each in PROMQL if each.needs in STANDING], ids=name)
 def test_what_a_query_needs_is_what_fills_it(seen: Seen, asked: Asked) -> None:
-    if asked.needs == "pressure":
-        pytest.skip("a kernel measures pressure or does not: nothing that is started changes it")
     assert not nonzero(seen.grafana.ask(asked, seen.bare, once=False))
 
 
@@ -204,8 +228,9 @@ def test_a_variable_offers_what_there_is(seen: Seen, asked: Asked) -> None:
         "deployment_environment_name": {"test", "canary"},
         "job": {"sightline"},
         "instance": set(seen.instances),
+        "service_name": {"sightline"},
         "worker": {worker for _, worker in seen.workers},
-        "http_route": {route for _, route in seen.routes if route},
+        "http_route": {route for _, route in seen.routes if route} - set(PROBES),
     }[label]
     assert set(seen.usual.variables[asked.dashboard][asked.ref].options) == wanted
     assert len(wanted) <= asked.most
@@ -229,6 +254,42 @@ def _of(series: list[Series]) -> set[str]:
     return {each.labels["instance"] for each in series}
 
 
+@pytest.mark.parametrize("panel", ["Failed", "Failed by route and error", "Failing routes"])
+def test_the_first_failure_of_a_route_is_drawn(seen: Seen, panel: str) -> None:
+    """Its series begins with it: nobody has seen it at zero."""
+    asked = [each for each in PROMQL if (each.dashboard, each.panel, each.ref) == ("sightline-service", panel, "A")]
+    assert seen.once is not None
+    series = seen.grafana.ask(asked[0], seen.once, once=False)
+    assert nonzero([each for each in series if each.labels.get("http_route", "/faults/fail") == "/faults/fail"])
+
+
+def test_each_step_of_the_tuner_is_drawn_with_its_end(seen: Seen) -> None:
+    (decisions,) = [each for each in PROMQL if each.panel == "Decisions"]
+    (marks,) = [each for each in PROMQL if each.panel == "annotation Tuner"]
+    for asked in (decisions, marks):
+        phase = seen.faults["tuner-action"]  # whose end may lie between two points
+        found = [each for once in (False, True) for each in seen.grafana.ask(asked, phase, once=once)]
+        drawn = {each.labels["outcome"] for each in found if nonzero([each])}
+        assert "applied" in drawn, drawn
+        assert drawn & {"kept", "undone", "inconclusive"}, drawn
+
+
+@pytest.mark.parametrize("uid", sorted(BOARDS))
+def test_all_goes_on_standing_for_servers_that_are_not_seen(seen: Seen, uid: str) -> None:
+    assert seen.gone is not None
+    known = seen.gone.variables[uid]
+    assert set(known["instance"].options) >= set(seen.instances)
+    offered = {each["name"]: each for each in BOARDS[uid]["templating"]["list"]}
+    none = replace(known["environment"], options=[])  # as Prometheus has it once its blocks of that time have ended
+    assert seen.grafana.values(offered["job"], {"environment": none}, seen.gone.window) == ["sightline"]
+
+
+def test_where_no_server_is_seen_the_first_panels_say_so(seen: Seen) -> None:
+    assert seen.gone is not None
+    (asked,) = [each for each in PROMQL if (each.dashboard, each.panel) == ("sightline-service", "Seen")]
+    assert [each.values for each in seen.grafana.ask(asked, seen.gone, once=True)] == [(0.0,)]
+
+
 def test_each_need_is_provoked_or_said_to_be_impossible_here(seen: Seen) -> None:
-    elsewhere = {"slow", *STANDING}  # slow requests are seen in logs and traces only
+    elsewhere = {"slow", "annotator", *STANDING}  # these are seen in logs and traces only
     assert set(NEEDS) - elsewhere - {need for need in NEEDS if not_here(need)} == set(seen.faults)

@@ -5,17 +5,22 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import yaml
 
 from dashboards.build import Asked, queries
+from scripts import venv
 from tests.dashboards.grafana import ALL, Span, Variable, substitute
 from tests.dashboards.proxy import Proxy
 from tests.dashboards.reading import Line, Node, Unread, fields, lines, named, parse, spans
+from tests.grafana.command import Annotator
+from tests.grafana.exporter import Exporter, scraped
 from tests.otlp import ReceivedSpan, Receiver
+from tests.prometheus import Prometheus
 from tests.prove.load import ask
-from tests.server import ROOT, Server, wait_until
+from tests.server import ROOT, Server, free_port, wait_until
 
 ALLOY = (ROOT / "monitoring/alloy/config.alloy").read_text()
 LOGQL = [each for each in queries() if each.language == "logql"]
@@ -86,17 +91,37 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                 wait_until(lambda end=end: any(each.get("event.name") == end for each in server.lines()), 20, end)
             found = receiver.wait_for(lambda found: any("sleep" in str(span.attributes) for span in found))
             texts = {"app": server.log_path, "nginx": directory / "nginx/access.log"}
+            texts["annotator"] = annotated(directory / "annotator")
             yield Seen(
                 [_line(text, service) for service, path in texts.items() for text in path.read_text().splitlines()],
                 found,
             )
 
 
-def sent(asked: Asked) -> str:
-    """Put in for the variables what a user sees at first."""
+def annotated(directory: Path) -> Path:
+    """Return the log of an annotator that finds no Grafana, and more than it can keep meanwhile."""
+    venv.ensure(environment=venv.GRAFANA)
+    directory.mkdir()
+    counters = ("gunicorn_reloads_total", 'gunicorn_worker_exits_total{cause="timeout"}')
+    with Exporter() as app, Prometheus(directory, config=scraped(("app", app.target))) as prometheus:
+        app.values = dict.fromkeys(counters, 0.0)
+        nowhere = f"http://127.0.0.1:{free_port()}"
+        settings = {"PROMETHEUS_URL": prometheus.url, "GRAFANA_SPOOL_MOST": 1}
+        with Annotator(directory / "spool", nowhere, **settings) as annotator:
+            wait_until(lambda: annotator.state().get("looked_until"), 30, "the annotator")
+            wait_until(lambda: prometheus.number("count(gunicorn_reloads_total)") == 1, 30, "a scrape")
+            for each in counters:
+                app.add(each)
+            wait_until(lambda: "annotations dropped" in annotator.log(), 30, "more than is kept")
+    return annotator.log_path
+
+
+def sent(asked: Asked, service: str = ALL) -> str:
+    """Put in for the variables what a user sees at first, or with one service chosen."""
     every = {"multi": True, "include_all": True}
     variables = {
-        "environment": Variable([ALL], ["test", "canary"], **every),
+        "environment": Variable([ALL], ["test", "canary"], all_value=".*", **every),
+        "name": Variable([service], ["sightline", "another"], **every),
         "route": Variable([ALL], ROUTES, all_value=".*", **every),
         "worker": Variable([ALL], ["1", "2"], all_value=".*", **every),
     }
@@ -161,6 +186,21 @@ def test_with_nothing_chosen_every_request_is_found(read: dict[str, Node], seen:
     assert {each.span_id for each in spans(read[sent(of_spans)], seen.spans)} == {each.span_id for each in servers}
     assert any(not each["http_route"] for each in requests)
     assert any("/nothing-here" in str(each.attributes) for each in servers)
+
+
+@pytest.mark.parametrize("asked", [each for each in (*LOGQL, *TRACEQL) if "$name" in each.expression], ids=name)
+def test_what_is_chosen_above_narrows_lines_and_spans(tmp_path, seen: Seen, asked: Asked):
+    (query,) = parse(asked.language, [sent(asked, "another")], tmp_path)
+    assert (lines(query, seen.lines) if asked.language == "logql" else spans(query, seen.spans)) == []
+
+
+def test_only_what_is_shared_by_all_services_is_not_narrowed():
+    shared = [each for each in (*LOGQL, *TRACEQL) if "$name" not in each.expression]
+    assert {each.panel for each in shared} == {
+        "Lines by container",
+        "Failed at the proxy",
+        "What the annotator warns of",
+    }
 
 
 def test_a_span_leads_to_the_lines_of_its_trace(seen: Seen, tmp_path):

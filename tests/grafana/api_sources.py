@@ -96,6 +96,11 @@ class Sources:
         url = f"{self.found(uid)['url']}/api/v1/label/{label}/values"
         return requests.get(url, params=request.args.to_dict(flat=False), timeout=5).json()
 
+    @endpoint("/datasources/uid/<uid>/resources/api/v1/query", "GET", "datasources:query")
+    def instant(self, uid: str) -> Json:
+        url = f"{self.found(uid)['url']}/api/v1/query"
+        return requests.get(url, params=request.args.to_dict(flat=False), timeout=5).json()
+
     # data_source/#data-source-proxy-calls
     @endpoint("/datasources/proxy/uid/<uid>/api/search", "GET", "datasources:query")
     def proxy(self, uid: str) -> Json:
@@ -129,7 +134,13 @@ def _answered(sources: Sources, query: Json, body: Json) -> Json:
     return _from_prometheus(source["url"], query, body)
 
 
-_MACROS = {"$__rate_interval": "1m", "$__interval": "15s", "$__range": "30m", "$__range_s": "1800"}
+_MACROS = {
+    "$__rate_interval": "1m",
+    "$__rate_interval_ms": "60000",
+    "$__interval": "15s",
+    "$__range": "30m",
+    "$__range_s": "1800",
+}
 
 
 def _from_prometheus(url: str, query: Json, body: Json) -> Json:

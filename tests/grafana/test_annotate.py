@@ -166,6 +166,21 @@ def test_it_ends_when_asked_and_goes_on_where_it_stopped(grafana, prometheus, ap
     wait_until(lambda: texts(grafana, "reload"), SECONDS)
 
 
+def test_a_longer_window_makes_no_second_annotation_of_what_was_looked_at(grafana, prometheus, app, annotator):
+    running = annotator()
+    happens(prometheus, app, RELOADS)
+    wait_until(lambda: texts(grafana, "reload") and not waiting(running), SECONDS)
+    running.process.terminate()
+    assert running.process.wait(10) == 0
+    before = running.state()["looked_until"]
+    running.environ["GRAFANA_ANNOTATION_WINDOW"] = "12"  # which began before the reload, unless chance has it otherwise
+    running.start()
+    wait_until(lambda: running.state()["looked_until"] >= before + 12, SECONDS, "two windows")
+    happens(prometheus, app, RELOADS)
+    wait_until(lambda: numbers(grafana, "reload") == 2, SECONDS, "the next reload")
+    assert len(texts(grafana, "reload")) == 2
+
+
 @pytest.mark.parametrize("moment", ["before it is made", "after it was made"])
 def test_killed_in_the_middle_it_annotates_once(grafana, prometheus, app, annotator, moment):
     """Killed with SIGKILL while Grafana works on its request: who was killed cannot know what became of it."""

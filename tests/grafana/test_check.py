@@ -102,6 +102,23 @@ EVERYTHING = {"multi": True, "includeAll": True, "current": {"text": ["All"], "v
             'up_and_running{route=~"$route"}',
             False,
         ),
+        (
+            [
+                variable(
+                    "route",
+                    "query_result(group by (route) (last_over_time(up_and_running[1d])))",
+                    regex='/route="([^"]+)"/',
+                    **EVERYTHING,
+                )
+            ],
+            'up_and_running{route=~"$route"}',
+            True,
+        ),
+        (
+            [variable("route", "query_result(nix)", regex='/route="([^"]+)"/', **EVERYTHING)],
+            'up_and_running{route=~"$route"}',
+            False,
+        ),
         ([variable("route", "nix", allValue=".+", **EVERYTHING)], 'up_and_running{route=~"${route}"}', True),
         ([variable("route", "nix", current={"value": "/a+b"})], 'up_and_running{route="$route"}', True),
         (

@@ -1,6 +1,7 @@
 """What becomes an annotation, and what the spool keeps of it."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -100,6 +101,18 @@ def test_a_flood_of_jobs_is_bounded_and_nothing_is_uncounted():
 
 
 # Deploys
+
+
+def test_a_flood_of_deploys_is_bounded_and_nothing_is_uncounted():
+    jobs = [f"job-{number:04}" for number in range(200)]
+    flood = [series((20, 1), service_version="2", job=job) for job in jobs]
+    made = found({job: {"1": START - 10} for job in jobs}, deploy=flood)
+    assert len(made) == events.MOST_JOBS
+    assert made[0].text == "Deploy of 2, after 1"
+    rest = 200 - events.MOST_JOBS + 1
+    assert made[-1].tags[-1] == f"job:{rest} jobs"
+    assert made[-1].text.startswith("Deploys of job-0049 1, ")
+    assert sum(map(int, re.findall(r" (\d+)(?:,|$)", made[-1].text))) == rest
 
 
 def test_a_new_version_is_a_deploy():

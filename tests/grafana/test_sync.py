@@ -115,6 +115,12 @@ def test_where_people_moved_and_renamed_things_they_stay(grafana, run, boards):
     assert [grafana.dashboards[uid].folder for uid in ("one", "two")] == ["team", "sightline"]
 
 
+def test_a_folder_beyond_the_first_page_is_found(grafana, run):
+    grafana.folders |= {f"team-{number}": f"Team {number}" for number in range(2500)}
+    grafana.folders["sightline-ours"] = "Zz"
+    assert plan(run("sync", "--dry-run", "--folder", "Zz"))["sightline-ours"] == "use"
+
+
 def test_another_folder_is_another_set_of_things_to_own(grafana, run, boards):
     run("sync")
     grafana.folders["dept"] = "Department"

@@ -24,7 +24,12 @@ SOURCES = {"prometheus": "${datasource}", "loki": "${loki}", "tempo": "${tempo}"
 UNITS = {"reqps", "percentunit", "s", "short", "none", "cps", "ops", "bytes", "bool_yes_no"}
 WITHOUT_NUMBERS = {"logs"}
 OF_TARGETS = {"job", "instance"}
-LEVELS = {"job": {"job", "slo"}, "instance": OF_TARGETS, "instance_worker": {*OF_TARGETS, "worker"}}
+LEVELS = {
+    "job": {"job", "slo"},
+    "instance": OF_TARGETS,
+    "instance_worker": {*OF_TARGETS, "worker"},
+    "instance_cause": {*OF_TARGETS, "cause"},
+}
 # What others say of themselves, by the job that is scraped for it, and its labels.
 # https://prometheus.io/docs/concepts/jobs_instances/ and https://prometheus.io/docs/prometheus/latest/
 # https://github.com/nginx/nginx-prometheus-exporter, https://github.com/prometheus-community/postgres_exporter
@@ -70,10 +75,12 @@ OF_ANY_TARGET = {"up", "scrape_duration_seconds"}
 OF_ALERTS = {"alertname", "alertstate", "severity", "tuner", *OF_TARGETS}
 FOREIGN_LABELS = {"phase", "alertname", "severity"}
 COUNTERS_BY_NAME = re.compile(r"_total$|^pg_stat_database_(xact|blks)")
-NO_SERIES = re.compile(  # strings, selectors, windows, lists of labels, functions and operators
-    r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|\b(?:by|without|on|ignoring)\s*\([^)]*\)|\b\w+(?=\s*(?:\(|by\b))'
+NO_SERIES = re.compile(  # strings, variables, selectors, windows, lists of labels, functions and operators
+    r'"[^"]*"|\$\w+|\{[^}]*\}|\[[^]]*\]|\b(?:by|without|on|ignoring)\s*\([^)]*\)|\b\w+(?=\s*(?:\(|by\b))'
 )
 OPERATORS = {"or", "and", "unless", "on", "bool", "offset", "m"}
+# A counter that was not there a window ago: what it shows is what it has gained.
+BEGUN = re.compile(r"\(([\w:]+\{[^}]*\}) unless \1 offset \$__rate_interval\)")
 
 
 def declared(name: str) -> Any:
@@ -134,7 +141,7 @@ def wrong_rates(expression: str) -> Iterator[str]:
     for name, _ in selectors(expression):
         metric = declared(name)
         counter = metric.kind != "gauge" if metric else bool(COUNTERS_BY_NAME.search(name))
-        bare = re.sub(rf"(?:rate|increase)\({name}\b", "", expression)
+        bare = BEGUN.sub("", re.sub(rf"(?:rate|increase)\({name}\b", "", expression))
         if counter and re.search(rf"\b{name}\b", bare):
             yield f"the counter {name} is raw"
         if name in rated and not counter:
@@ -158,10 +165,15 @@ def wrong_labels(asked: build.Asked, legend: str) -> Iterator[str]:
             yield f"grouped by {sorted(by)}, and said to be by {sorted(asked.by)}"
 
 
+# What is said of every panel alike, and tells nobody how to read this one.
+GENERATED = re.compile(r" (?:Empty while|Alerts:) .*$")
+SENTENCE = re.compile(r"[.:;?](?=\s|$)")  # what to look for, and what then, may stand in one: "Any: mend it"
+
+
 def wrong_panel(panel: dict[str, Any]) -> Iterator[str]:
     """Say what a panel lacks."""
     text = panel["description"]
-    if not (panel["title"] and text.count(".") >= 2 and text.endswith(".")):
+    if not (panel["title"] and len(SENTENCE.findall(GENERATED.sub("", text))) >= 2 and text.endswith(".")):
         yield "no title, or no description that says how to read it and what to do"
     defaults = panel.get("fieldConfig", {}).get("defaults", {})
     numbers = panel["type"] not in WITHOUT_NUMBERS and panel["datasource"]["type"] != "tempo"
@@ -179,13 +191,22 @@ def wrong_panel(panel: dict[str, Any]) -> Iterator[str]:
         yield "says nothing of when it is empty"
 
 
+def promised(rule: dict[str, Any]) -> Iterator[float]:
+    """Yield the numbers of an objective that an alert's own follow from: its threshold, and shares of its budget."""
+    for each in yaml.safe_load((thresholds.RULES.parents[1] / "slo.yml").read_text())["objectives"]:
+        if f'slo="{each["name"]}"' in rule["expr"]:
+            factors = re.findall(r"slo_burn:\w+\{[^}]*\} > ([\d.]+)", rule["expr"])
+            yield from (round(float(factor) * (100 - each["objective"]) / 100, 6) for factor in factors)
+            yield from [each["threshold"]] if "threshold" in each else []
+
+
 def wrong_thresholds(panel: dict[str, Any]) -> Iterator[str]:
     """Say which threshold is none of the numbers in the expressions of the alerts that the panel names."""
     named = set(re.findall(r"runbooks/(\w+)\.md", panel["description"]))
-    numbers = {thresholds.JUST_ABOVE_ZERO}
+    numbers = {thresholds.JUST_ABOVE_ZERO, thresholds.WHOLE}
     for rule in RULES:
         if rule.get("alert") in named:
             factors = re.findall(r"[<>] *([\d.]+(?: \* [\d.]+)*)", rule["expr"])
-            numbers |= {float(eval(each)) for each in factors}
+            numbers |= {float(eval(each)) for each in factors} | set(promised(rule))
     steps = panel.get("fieldConfig", {}).get("defaults", {}).get("thresholds", {}).get("steps", [])
     yield from (f"{step['value']} of {sorted(named)}" for step in steps if step["value"] not in numbers | {None})

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
-from dashboards import build, frame, palette, panels, states, thresholds
+from dashboards import build, frame, palette, panels, scrapes
 from dashboards.needs import NEEDS
 from tests.platform.dashboard_rules import wrong_labels, wrong_panel, wrong_rates, wrong_selectors, wrong_thresholds
 
@@ -62,7 +61,7 @@ def test_there_are_six_and_each_asks_one_question():
     assert len({dashboard["title"] for dashboard in DASHBOARDS.values()}) == len(UIDS)
     for dashboard in DASHBOARDS.values():
         assert dashboard["description"].endswith("?")
-        assert 8 <= sum(panel["type"] != "row" for panel in dashboard["panels"]) <= 20
+        assert 8 <= sum(panel["type"] != "row" for panel in dashboard["panels"]) <= 24
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
@@ -92,7 +91,13 @@ def test_each_variable_is_used_and_each_used_one_is_there(name):
     dashboard = DASHBOARDS[name]
     variables = {each["name"]: each for each in dashboard["templating"]["list"]}
     asked = json.dumps([dashboard["panels"], dashboard["annotations"], dashboard["templating"]])
-    used = set(re.findall(r"\$\{?(\w+)", asked)) - {"__rate_interval", "__range", "__interval", "__url_time_range"}
+    used = set(re.findall(r"\$\{?(\w+)", asked)) - {
+        "__rate_interval",
+        "__rate_interval_ms",
+        "__range",
+        "__interval",
+        "__url_time_range",
+    }
     used -= {"__field", "__all"}
     assert used == variables.keys()
     assert variables["datasource"]["type"] == "datasource"
@@ -111,6 +116,14 @@ def test_events_are_marked(name):
     assert first["target"]["tags"] == ["sightline"]
     assert first["datasource"] == {"type": "grafana", "uid": "-- Grafana --"}
     assert {"Deploy", "Reload"} <= {each["name"] for each in others}
+
+
+def test_an_event_lasts_from_one_point_to_the_next_however_long_a_time_is_shown():
+    expressions = [each.expression for each in PROMQL if each.panel.startswith("annotation ")]
+    assert expressions
+    for expression in expressions:
+        ends = re.findall(r"offset (\$?\w+)", expression) or re.findall(r"\[([^]]*)\]", expression)
+        assert ends == ["$__rate_interval"], expression
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
@@ -241,42 +254,46 @@ def test_a_name_has_its_colour(names, colours):
     assert {name: found[-1] for name, found in fits.items()} == colours
 
 
-class TestThresholds:
-    def rules(self, tmp_path, expression):
-        rule = {"alert": "Full", "expr": expression, "labels": {"severity": "warning"}}
-        (tmp_path / "some.yml").write_text(yaml.safe_dump({"groups": [{"name": "some", "rules": [rule]}]}))
-        return tmp_path
-
+class TestHowOftenIsScraped:
     @pytest.mark.parametrize(
-        ("expression", "of", "expected"),
+        ("expression", "every"),
         [
-            ("avg(busy) > 0.8", "", 0.8),
-            ("rate(a[5m]) / (rate(b[5m]) > 0.1) > 0.5", "", 0.5),
-            ("(a > 1 or b > 0.25) and c > 0.2", "b", 0.25),
-            ("end - time() < 14 * 86400", "", 14 * 86400),
-            ("used > 0.8 * most", "", 0.8),
-            ('a{b=~"x > 7",c="1"} > 3', "", 3),
+            ("sum(rate(gunicorn_reloads_total{@}[$__rate_interval]))", ""),
+            ('sum(rate(nginx_http_requests_total{job="nginx"}[$__rate_interval]))', "15s"),
+            ('sum(increase(tuner_decisions_total{server=~"$instance"}[$__rate_interval]))', "15s"),
+            ('sum(nginx_up{job="nginx"})', ""),
+            ('sum(rate(up{job="sightline"}[$__rate_interval]))', "5s"),
         ],
     )
-    def test_a_changed_rule_changes_the_number(self, tmp_path, expression, of, expected):
-        assert thresholds.limit("Full", "warning", of, self.rules(tmp_path, expression)) == expected
+    def test_a_rate_names_an_interval_in_which_there_are_samples(self, expression, every):
+        assert scrapes.every(expression) == every
 
-    @pytest.mark.parametrize("expression", ["a > 1 and b > 2", "a > b", "(a > 1)"])
-    def test_it_is_exactly_one(self, tmp_path, expression):
-        with pytest.raises(thresholds.Ambiguous, match="Full"):
-            thresholds.limit("Full", "warning", rules=self.rules(tmp_path, expression))
+    def test_it_stands_in_the_json(self):
+        asked = {each.expression: each.every for each in PROMQL if each.every}
+        assert set(asked.values()) == {"15s"}
+        targets = [target for board in DASHBOARDS.values() for panel in board["panels"] for target in _targets(panel)]
+        assert {target["expr"]: target["interval"] for target in targets if "interval" in target} == {
+            each.expression: each.every for each in PROMQL if each.every and "annotation" not in each.panel
+        }
 
-    def test_the_alert_and_its_severity_exist(self):
-        with pytest.raises(thresholds.Ambiguous, match="no number"):
-            thresholds.limit("WorkersSaturated", "critical")
 
-    def test_what_is_worse_is_the_other_way_round_below(self):
-        above, below = (
-            [(step.value, step.color) for step in states.steps(limits).build().steps]
-            for limits in (thresholds.above(0.5, 0.8), thresholds.below(14, 3))
-        )
-        assert above == [(None, palette.GOOD), (0.5, palette.WARNING), (0.8, palette.BAD)]
-        assert below == [(None, palette.BAD), (3, palette.WARNING), (14, palette.GOOD)]
+def _targets(panel):
+    return panel.get("targets", [])
+
+
+def test_a_link_of_what_has_no_route_chooses_none():
+    """No route of that name can be chosen on the page that it leads to."""
+    linked = 0
+    for panel in DASHBOARDS["service.json"]["panels"]:
+        if "var-route" in json.dumps(panel.get("fieldConfig", {}).get("defaults", {}).get("links", [])):
+            (of,) = [
+                each["properties"][0]["value"]
+                for each in panel["fieldConfig"]["overrides"]
+                if each["matcher"] == {"id": "byRegexp", "options": "/no route matched/"}
+            ]
+            assert ["var-route" in link["url"] for link in of] == [False]
+            linked += 1
+    assert linked == 5
 
 
 ALL_OURS = 'job=~"$job",instance=~"$instance"'
@@ -304,6 +321,10 @@ class TestTheLintItself:
         [
             ("rate(gunicorn_reloads_total{@}[5m])", "rate over 5m"),
             ("rate(gunicorn_reloads_total{@}[$__range])", "rate over $__range"),
+            (
+                "(gunicorn_reloads_total{@} unless gunicorn_info{@} offset $__rate_interval)",
+                "the counter gunicorn_reloads_total is raw",
+            ),
             ("sum(gunicorn_reloads_total{@})", "the counter gunicorn_reloads_total is raw"),
             ("increase(gunicorn_workers{@}[$__range])", "the gauge gunicorn_workers has a rate"),
             ("sum(pg_stat_database_xact_commit)", "the counter pg_stat_database_xact_commit is raw"),
@@ -327,6 +348,10 @@ class TestTheLintItself:
         ("change", "problem"),
         [
             ({"description": "Busy."}, "no title, or no description that says how to read it and what to do"),
+            (
+                {"description": "As docs/slo.md has it, 0.5. Alerts: TargetDown (runbooks/TargetDown.md)."},
+                "no title, or no description that says how to read it and what to do",
+            ),
             ({"title": ""}, "no title, or no description that says how to read it and what to do"),
             ({"fieldConfig": {"defaults": {"unit": "furlongs"}}}, "unit furlongs"),
             ({"fieldConfig": {"defaults": {"unit": "s", "noValue": "none"}}}, "says nothing of when it is empty"),

@@ -10,7 +10,7 @@ import pytest
 
 from dashboards.drawing import browser
 from dashboards.drawing.logql import Log, lines_of
-from dashboards.drawing.recording import LABEL_VALUES, Choice, Recorder, renewed
+from dashboards.drawing.recording import LABEL_VALUES, QUERY_RESULT, Choice, Recorder, renewed
 from dashboards.drawing.traceql import Spans
 from scripts import pictures
 from scripts.options import ROOT
@@ -81,7 +81,8 @@ def test_each_variable_is_one_that_is_understood(name):
     for variable in READ[name]["templating"]["list"]:
         assert variable["type"] in ("datasource", "query")
         if variable["type"] == "query":
-            assert LABEL_VALUES.fullmatch(variable["query"]["query"])
+            asked = variable["query"]["query"]
+            assert LABEL_VALUES.fullmatch(asked) or (QUERY_RESULT.fullmatch(asked) and variable["regex"])
 
 
 def test_what_a_panel_asks_reaches_prometheus_with_its_step_and_is_kept(monkeypatch):
@@ -95,7 +96,7 @@ def test_what_a_panel_asks_reaches_prometheus_with_its_step_and_is_kept(monkeypa
     panel = {"id": 7, "type": "timeseries", "title": "Rate", "gridPos": {"w": 12, "h": 8, "x": 0, "y": 0}}
     panel["targets"] = [{"refId": "A", "expr": "up", "datasource": {"type": "prometheus"}}]
     dashboard = {"panels": [panel], "templating": {"list": []}, "annotations": {"list": []}}
-    recorder = Recorder("", 103, 407, lambda points: 5.0, lambda query, *_: query, lambda _: "")
+    recorder = Recorder("", 103, 407, lambda points, least: 5.0, lambda query, *_: query, lambda _: "")
     answer = recorder.record(dashboard)["answers"]["7"]["A"]
     assert asked == [("query_range", {"query": "up", "start": 100.0, "end": 405.0, "step": 5.0})]
     assert (answer["kind"], answer["step"], answer["series"][0]["values"]) == ("matrix", 5.0, [[0, "1"]])
@@ -105,7 +106,9 @@ def test_what_was_not_there_is_not_asked_for_and_says_so():
     panel = {"id": 1, "type": "stat", "title": "Loki", "gridPos": {"w": 12, "h": 8, "x": 0, "y": 0}}
     panel["targets"] = [{"refId": "A", "expr": 'up{job="loki"}', "datasource": {"type": "prometheus"}}]
     dashboard = {"panels": [panel], "templating": {"list": []}, "annotations": {"list": []}}
-    recorder = Recorder("", 0, 60, lambda points: 5.0, lambda query, *_: query, partial(pictures.absent, ["loki"]))
+    recorder = Recorder(
+        "", 0, 60, lambda points, least: 5.0, lambda query, *_: query, partial(pictures.absent, ["loki"])
+    )
     answer = recorder.record(dashboard)["answers"]["1"]["A"]
     assert (answer["kind"], answer["series"]) == ("note", [])
     assert "Loki" in answer["note"]
@@ -187,7 +190,7 @@ def test_choices_stand_for_all_that_there_is(monkeypatch):
     monkeypatch.setattr(Recorder, "_api", lambda self, path, **parameters: ["b", "", "a"])
     seen = {}
 
-    def substitute(query, choices, points, language):
+    def substitute(query, choices, points, language, least):
         seen[query] = dict(choices)
         return query
 
@@ -196,7 +199,7 @@ def test_choices_stand_for_all_that_there_is(monkeypatch):
         for name in ("job", "instance")
     ]
     dashboard = {"panels": [], "templating": {"list": variables}, "annotations": {"list": []}}
-    Recorder("", 0, 60, lambda points: 5.0, substitute, lambda _: "").record(dashboard)
+    Recorder("", 0, 60, lambda points, least: 5.0, substitute, lambda _: "").record(dashboard)
     assert seen["label_values(target_info, instance)"] == {"job": Choice(["a", "b"], "", True)}
 
 
@@ -220,7 +223,7 @@ def test_a_mark_stands_where_something_began(monkeypatch):
     monkeypatch.setattr(Recorder, "_api", lambda self, path, **parameters: {"result": [{"values": values}]})
     event = {"name": "Reload", "iconColor": "blue", "target": {"expr": "x > 0"}}
     dashboard = {"panels": [], "templating": {"list": []}, "annotations": {"list": [event, {"name": "by tag"}]}}
-    recorder = Recorder("", 0, 60, lambda points: 5.0, lambda query, *_: query, lambda _: "")
+    recorder = Recorder("", 0, 60, lambda points, least: 5.0, lambda query, *_: query, lambda _: "")
     assert recorder.record(dashboard)["marks"] == [{"name": "Reload", "color": "blue", "times": [5, 20, 40]}]
 
 
@@ -233,6 +236,6 @@ def test_exemplars_that_lie_near_to_each_other_are_one(monkeypatch):
     panel = {"id": 1, "type": "timeseries", "title": "Duration", "gridPos": {"w": 12, "h": 8, "x": 0, "y": 0}}
     panel["targets"] = [{"refId": "A", "expr": "x", "exemplar": True, "datasource": {"type": "prometheus"}}]
     dashboard = {"panels": [panel], "templating": {"list": []}, "annotations": {"list": []}}
-    recorder = Recorder("", 0, 60, lambda points: 5.0, lambda query, *_: query, lambda _: "")
+    recorder = Recorder("", 0, 60, lambda points, least: 5.0, lambda query, *_: query, lambda _: "")
     kept = recorder.record(dashboard)["answers"]["1"]["A"]["exemplars"]
     assert [(each["value"], each["timestamp"]) for each in kept] == [("9", 3), ("1.1", 2), ("1", 8)]
