@@ -89,7 +89,8 @@ def stuck(signals: Signals, _: Limits) -> bool:
 def errors(signals: Signals, limits: Limits) -> bool:
     """Tell whether requests fail, and not for want of workers."""
     many = signals.error_ratio > ERRORS and signals.requests >= ERRORS_OF
-    return (signals.errors_burning or many) and not waits(signals, limits)
+    burning = signals.errors_burning and signals.error_ratio > 0  # the alert holds on for minutes after the last one
+    return (burning or many) and not waits(signals, limits)
 
 
 def dependency(signals: Signals, limits: Limits) -> bool:
@@ -136,9 +137,14 @@ def by_chance(signals: Signals, limits: Limits) -> bool:
 
 
 def few_slots(signals: Signals, limits: Limits) -> bool:
-    """Tell whether requests wait because there are few slots, though none is always taken."""
-    room = signals.busy < SATURATED and signals.cpu_share < CPU_BOUND and signals.run_queue < STARVED
-    return waits(signals, limits) and room and by_chance(signals, limits)
+    """Tell whether requests wait because there are few slots, though none is always taken.
+
+    While U rises, a minute's mean tells nothing of chance: half of that minute was before the load.
+    """
+    # C / U is what the CPU would be at with all slots taken.
+    idle = signals.cpu_share < CPU_BOUND * signals.busy and signals.run_queue < STARVED
+    steady = signals.busy < SATURATED and not signals.busy_rising
+    return waits(signals, limits) and idle and steady and by_chance(signals, limits)
 
 
 def late(signals: Signals) -> bool:

@@ -206,8 +206,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         name="errors",
-        when=f"an objective of availability burns, or more than {units.percent(ERRORS)} of at least {ERRORS_OF:.0f} "
-        "requests fail, while Q <= objective",
+        when="requests fail and an objective of availability burns, or more than "
+        f"{units.percent(ERRORS)} of at least {ERRORS_OF:.0f} requests fail, while Q <= objective",
         signals=("errors_burning", "error_ratio", "requests", *_QUEUE),
         meaning="Requests fail, and not for want of workers: a bug, or a dependency; the log and the traces say which.",
         holds=conditions.errors,
@@ -284,10 +284,11 @@ TABLE: tuple[Row, ...] = (
     # Little's law alone has 65 % of two slots do as well as 65 % of twenty; chance does not.
     Row(
         name="few_slots",
-        when=f"Q > objective, U < {units.percent(SATURATED)}, {_LOW_CPU}, R < {STARVED:g}, sync and gthread: requests "
+        when=f"Q > objective, U < {units.percent(SATURATED)} and does not rise, C / U < {units.percent(CPU_BOUND)}, "
+        f"R < {STARVED:g}, sync and gthread: requests "
         f"that come at random moments wait {units.percent(BY_CHANCE)} of the objective or more for so few slots "
         "(Erlang C)",
-        signals=(*_SLOTS, "run_queue"),
+        signals=(*_SLOTS, "busy_rising", "run_queue"),
         meaning="There are so few slots that requests find all of them taken by chance, and wait.",
         holds=conditions.few_slots,
         explain=wording.few_slots,

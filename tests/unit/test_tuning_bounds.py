@@ -268,7 +268,9 @@ def test_every_hold_is_known_and_says_why(signals, before, ago):
 def test_every_veto_can_come_to_be():
     seen = {
         *vetoes(replace(WAITING, memory_share=0.95, timeouts=1.0, cpu_share=0.9, run_queue=2.0, requests=1.0)),
-        *vetoes(replace(WELL, errors_burning=True, age=99.0, reloading=True), history=kept((1.0, 1, 2))),
+        *vetoes(
+            replace(WELL, errors_burning=True, error_ratio=0.01, age=99.0, reloading=True), history=kept((1.0, 1, 2))
+        ),
         *vetoes(live(WAITING, 4), Limits(ceiling=4)),
     }
     assert seen == set(bounds.VETOES)
