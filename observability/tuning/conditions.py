@@ -141,8 +141,7 @@ def few_slots(signals: Signals, limits: Limits) -> bool:
 
     While U rises, a minute's mean tells nothing of chance: half of that minute was before the load.
     """
-    # C / U is what the CPU would be at with all slots taken.
-    idle = signals.cpu_share < CPU_BOUND * signals.busy and signals.run_queue < STARVED
+    idle = signals.cpu_share < CPU_BOUND and signals.run_queue < STARVED
     steady = signals.busy < SATURATED and not signals.busy_rising
     return waits(signals, limits) and idle and steady and by_chance(signals, limits)
 

@@ -284,7 +284,7 @@ TABLE: tuple[Row, ...] = (
     # Little's law alone has 65 % of two slots do as well as 65 % of twenty; chance does not.
     Row(
         name="few_slots",
-        when=f"Q > objective, U < {units.percent(SATURATED)} and does not rise, C / U < {units.percent(CPU_BOUND)}, "
+        when=f"Q > objective, U < {units.percent(SATURATED)} and does not rise, {_LOW_CPU}, "
         f"R < {STARVED:g}, sync and gthread: requests "
         f"that come at random moments wait {units.percent(BY_CHANCE)} of the objective or more for so few slots "
         "(Erlang C)",

@@ -11,7 +11,7 @@ from math import inf, isfinite, sqrt
 from observability.tuning import bounds, load, table, units
 from observability.tuning.conditions import memory_high
 from observability.tuning.model import Action, History, Limits, Outcome, Signals, Step
-from observability.tuning.thresholds import CPU_BOUND, REQUESTS
+from observability.tuning.thresholds import CPU_BOUND, HALF, REQUESTS
 
 Numbers = dict[str, float | str | None]
 
@@ -70,6 +70,16 @@ class _Change:
     @property
     def rate(self) -> float:
         return _ratio(self.before.requests_per_second, self.after.requests_per_second)
+
+    @property
+    def capacity(self) -> float:
+        """What workers whose slots are all taken would answer: the rate / U, by the utilization law.
+
+        A window that was half over when the load came has half of its rate, and half of its U. U says so of slots
+        only, where at least half of them were taken.
+        """
+        known = all(not load.looped(each) and each.busy >= HALF for each in (self.before, self.after))
+        return self.rate * self.before.busy / self.after.busy if known else self.rate
 
     @property
     def demand(self) -> float:
@@ -215,10 +225,13 @@ def _confirmed(change: _Change) -> bool:
 
 
 def _gain(change: _Change) -> str:
-    """Say what growth gained; "" for nothing."""
-    if change.full_before and change.rate >= 1 + max(GAIN, change.noise):
-        return f"full workers answer {_signed(change.rate)} requests"
-    if change.full_before and change.queue <= 1 - SHORTER:
+    """Say what growth gained; "" for nothing.
+
+    Where the CPU is full, a queue that is shorter is no gain: the wait is in the service then.
+    """
+    if change.full_before and change.capacity >= 1 + max(GAIN, change.noise):
+        return f"full workers answer {_signed(change.capacity)} requests"
+    if change.full_before and change.queue <= 1 - SHORTER and change.after.cpu_share < CPU_BOUND:
         return f"the queue is shorter by {units.percent(1 - change.queue)}"
     before, after = change.before.loop_lag_p99, change.after.loop_lag_p99
     if before and after is not None and _ratio(before, after) <= 1 - SHORTER:

@@ -111,7 +111,7 @@ EDGES = [
     ("cpu_bound", {"queue_p95": 0.0501}, {"queue_p95": 0.05}),
     ("few_slots", {"queue_p95": 0.0501}, {"queue_p95": 0.05}),
     ("few_slots", {"busy": 0.79}, {"busy": 0.8}),
-    ("few_slots", {"busy": 0.6, "cpu_share": 0.41}, {"busy": 0.6, "cpu_share": 0.43}),  # full, it would be at 70 %
+    ("few_slots", {"cpu_share": 0.69}, {"cpu_share": 0.7}),
     ("few_slots", {}, {"busy_rising": True}),
     ("few_slots", {"run_queue": 0.99}, {"run_queue": 1.0}),
     ("few_slots", {"in_flight": 0.515}, {"in_flight": 0.514}),  # by chance 25 ms, half the objective

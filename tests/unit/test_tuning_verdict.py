@@ -85,6 +85,23 @@ def test_a_queue_that_is_a_tenth_shorter_is_a_gain(share, result):
     assert outcome(TWO, replace(THREE, requests_per_second=20.0, queue_p95=TWO.queue_p95 * share)) is result
 
 
+def test_a_window_that_the_load_only_half_filled_has_half_of_its_rate():
+    """Two workers that compute on two cores answer 37 a second, and three no more: nothing doubled."""
+    two = clients(COMPUTING, 2, 18.5, 0.054, many=6, busy=0.5, cpu_share=0.48)
+    three = clients(COMPUTING, 3, 37.0, 0.081, many=6, busy=0.99, cpu_share=0.95)
+    assert outcome(two, three, "cpu_bound") is UNDONE
+    loops = replace(two, worker_class="gevent"), replace(three, worker_class="gevent")
+    assert outcome(*loops, "hub_busy") is KEPT, "U of a loop says nothing of the rate it could have"
+
+
+def test_where_the_cpu_is_full_a_shorter_queue_is_no_gain():
+    """Who waited for a worker waits for a CPU now."""
+    two = clients(COMPUTING, 2, 37.0, 0.054, many=6, busy=1.0, cpu_share=0.95)
+    three = clients(COMPUTING, 3, 37.4, 0.08, many=6, busy=1.0, cpu_share=0.95)
+    assert outcome(two, three, "cpu_bound") is UNDONE
+    assert outcome(two, replace(three, cpu_share=0.3), "io_wait") is KEPT
+
+
 def test_a_gain_within_the_noise_of_few_requests_is_none():
     """24 requests in a minute scatter by a quarter."""
     slow = clients(WAITING, 2, 0.4, 5.0, many=8)
