@@ -23,6 +23,7 @@
 ## TRAFFIC_SECONDS=60      How long sample traffic is sent; 0 sends a few requests only.
 ## FOLLOW=1                0 makes `make logs` end instead of going on with what comes.
 ## SIGHT_WRITE=           1 makes `make sight` write what it saw into the docs.
+## TEST_JOBS=3            How many tests run at a time, but for those that measure.
 ## PYTHON=                 Python 3.11 to 3.13 for .venv, if not the first one found.
 
 .DEFAULT_GOAL := help
@@ -32,7 +33,7 @@ VENV := .venv/bin
 COMPILE := $(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	pyproject.toml
 
-.PHONY: help setup up down status logs traffic test test-compose sight prove bench bench-overhead bench-scrape check format docs dashboards pictures grafana slo requirements clean
+.PHONY: help setup up down status logs traffic test test-compose sight prove prove-tuning demo-tuning bench bench-overhead bench-scrape check format docs dashboards pictures grafana slo requirements clean
 
 help: ## List the targets and the settings
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -59,7 +60,8 @@ traffic: ## Send sample requests for TRAFFIC_SECONDS
 
 test: setup ## Install what the tests need, and run them all; ARGS is passed to pytest
 	@$(PROGRAM) -m scripts.packages
-	$(VENV)/python -m pytest $(ARGS)
+	$(VENV)/python -m pytest -n $(or $(TEST_JOBS),3) --dist loadfile -m "not alone" $(ARGS) || [ $$? = 5 ]
+	$(VENV)/python -m pytest -m alone $(ARGS) || [ $$? = 5 ]
 
 test-compose: setup ## Run the whole compose file on stand-ins for its images: Debian, as root
 	@$(PROGRAM) -m scripts.packages containers
@@ -72,6 +74,13 @@ sight: setup ## See it all on live servers: causes, worker classes, saturation; 
 prove: setup ## See each alert fire for its fault, and write docs/alerts.md; ARGS names scenarios
 	@$(PROGRAM) -m scripts.packages
 	$(VENV)/python -m tests.prove $(ARGS)
+
+prove-tuning: setup ## See the tuner at work in each of its scenarios, and write docs/tuning.md; ARGS names scenarios
+	@$(PROGRAM) -m scripts.packages
+	$(VENV)/python -m tests.prove_tuning $(ARGS)
+
+demo-tuning: ## Send a load that waits to what `make up` runs, and show what the tuner makes of it
+	@$(PROGRAM) -m scripts.demo_tuning
 
 bench: setup ## Measure everything, and write the tables and pictures
 	$(VENV)/python -m bench all

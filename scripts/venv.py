@@ -3,12 +3,15 @@
 Run as a program, it is `make setup`; with the argument `grafana`, it sets up what `make grafana` runs in.
 """
 
+import fcntl
 import hashlib
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +38,21 @@ GRAFANA = Environment(".venv-grafana", "requirements-grafana.txt", "make grafana
 
 def ensure(root: Path = ROOT, environment: Environment = DEVELOPMENT) -> None:
     """Make an environment hold exactly its pinned requirements, unless it already does."""
+    with _locked(root):  # two commands may be given at the same time
+        _ensure(root, environment)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _ensure(root: Path, environment: Environment) -> None:
     venv = root / environment.directory
     stamp, requirements = venv / ".setup", root / environment.requirements
     wanted = _fingerprint(requirements)

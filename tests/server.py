@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,17 +24,25 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 _given: set[int] = set()
+_choosing = threading.Lock()
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 def free_port() -> int:
-    """Return a port that is free, below those that outgoing connections take (ip(7), ip_local_port_range)."""
+    """Return a port that is free, below those that outgoing connections take (ip(7), ip_local_port_range).
+
+    Nobody gets it again, nor does anybody look whether it is free, since whom it was given to may not listen yet.
+    """
     while True:
-        port = random.randrange(20_000, 32_768)
+        port = random.randrange(20_000 + _PROCESS, 32_768, _PROCESSES)
+        with _choosing:
+            if port in _given:
+                continue
+            _given.add(port)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            if port not in _given:  # else it is somebody's who has not begun to listen
-                _given.add(port)
-                return port
+            return port
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:

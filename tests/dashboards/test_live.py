@@ -20,6 +20,8 @@ from tests.dashboards.faults import FAILS_ONCE, GROUPS, STANDING, doing, not_her
 from tests.dashboards.stack import CLASSES, Stack, bare
 from tests.server import wait_until
 
+pytestmark = pytest.mark.alone
+
 FILLING_SECONDS = (75.0, 40.0)  # of each group: in the first the tuner acts, and looks at what came of it
 LEAST_SECONDS = 20.0  # of a group: not all that rises says what it waits for
 # A version is news for a rate's window, and the tuner knows a server after one of its own: the usual comes after both.

@@ -45,6 +45,7 @@ def block(server: Server, path: str, count: int) -> list[socket.socket]:
     return clients
 
 
+@pytest.mark.alone
 @each_class
 def test_the_agent_answers_while_every_worker_is_blocked(serve: Callable[..., Server], worker_class: str) -> None:
     server = serve(GUNICORN_WORKER_CLASS=worker_class, GUNICORN_THREADS=2)
@@ -59,6 +60,7 @@ def test_the_agent_answers_while_every_worker_is_blocked(serve: Callable[..., Se
         client.close()
 
 
+@pytest.mark.alone
 @each_class
 def test_a_reload_keeps_the_counts_and_the_agent(serve: Callable[..., Server], worker_class: str) -> None:
     server = serve(GUNICORN_WORKER_CLASS=worker_class)
@@ -79,6 +81,7 @@ def test_a_reload_keeps_the_counts_and_the_agent(serve: Callable[..., Server], w
     assert server.agent("/readyz").status_code == 200
 
 
+@pytest.mark.alone
 @each_class
 def test_a_binary_upgrade_shares_the_directory_and_hands_the_agent_over(
     serve: Callable[..., Server], worker_class: str
@@ -126,6 +129,7 @@ def test_an_upgrade_that_is_taken_back_leaves_the_old_server_as_it_was(serve: Ca
     wait_until(lambda: server.metrics().sum("gunicorn_workers", state="live") == 2)
 
 
+@pytest.mark.alone
 @each_class
 def test_the_agent_answers_while_the_server_drains(serve: Callable[..., Server], worker_class: str) -> None:
     server = serve(GUNICORN_WORKER_CLASS=worker_class, GUNICORN_GRACEFUL_TIMEOUT=10)

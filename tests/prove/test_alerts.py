@@ -9,6 +9,8 @@ from tests.prove import healthy, results, trial
 from tests.prove.scenarios import SCENARIOS
 from tests.prove.stack import STOPPED
 
+pytestmark = pytest.mark.alone
+
 # A full server, dying workers, a dependency that is away, and a server that is not seen.
 SHORT = ("threads-full", "crashes", "redis-gone", "agent-stopped")
 HEALTHY = "gthread"

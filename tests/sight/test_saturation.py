@@ -21,6 +21,8 @@ from observability.probes import cgroup
 from tests.server import Samples, Server, free_port, wait_until
 from tests.sight.tables import Table
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 20  # a load lasts longer than it is looked at
 WITHIN_SECONDS = 5.0  # from the moment the load is there, to the right signal on the page
 SHOWS, QUIET, NONE = "**shows it**", "quiet", "none"

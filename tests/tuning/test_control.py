@@ -233,6 +233,7 @@ def test_a_child_that_a_good_app_leaves_is_not_waited_for(shared: Shared, tmp_pa
     wait_until(lambda: not psutil.pid_exists(int(pid.read_text())))
 
 
+@pytest.mark.alone
 def test_the_agent_answers_all_others_during_a_check_however_long(ground: Ground) -> None:
     """Longer than any other connection may last, here."""
     server = ground.start()

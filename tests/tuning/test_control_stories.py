@@ -27,6 +27,8 @@ from tests.tuning.control_parts import (
     workers,
 )
 
+pytestmark = pytest.mark.alone
+
 AT_ONCE = 6
 STORIES: dict[str, Callable[[Ground], None]] = {}
 

@@ -29,6 +29,8 @@ from tests.prove import scaling
 from tests.prove.load import ask, pressing
 from tests.server import ROOT, Server, wait_until
 
+pytestmark = pytest.mark.alone
+
 WINDOW = 20.0  # of the scaled rules
 CLIENTS = 8
 CLASSES: dict[str, dict[str, Any]] = {
