@@ -73,13 +73,13 @@ class _Change:
 
     @property
     def capacity(self) -> float:
-        """What workers whose slots are all taken would answer: the rate / U, by the utilization law.
+        """The rate, beside what workers would have answered before if all of their slots had been taken.
 
-        A window that was half over when the load came has half of its rate, and half of its U. U says so of slots
-        only, where at least half of them were taken.
+        That is the rate / U, by the utilization law: a window that was half over when the load came has half of its
+        rate, and half of its U. U says so of slots only, where at least half of them were taken.
         """
-        known = all(not load.looped(each) and each.busy >= HALF for each in (self.before, self.after))
-        return self.rate * self.before.busy / self.after.busy if known else self.rate
+        slotted = not load.looped(self.before) and self.before.busy >= HALF
+        return self.rate * min(1.0, self.before.busy) if slotted else self.rate
 
     @property
     def demand(self) -> float:

@@ -94,6 +94,13 @@ def test_a_window_that_the_load_only_half_filled_has_half_of_its_rate():
     assert outcome(*loops, "hub_busy") is KEPT, "U of a loop says nothing of the rate it could have"
 
 
+def test_a_worker_that_never_boots_is_no_gain_though_it_is_never_busy():
+    """Or the mean of three workers, of whom one is not there, would have the other two do more than they can."""
+    two = clients(WAITING, 2, 19.0, 0.1, many=12, busy=0.92)
+    three = replace(two, workers_target=3, workers_live=3, requests_per_second=18.0, requests=1080.0, busy=0.66)
+    assert outcome(two, three) is UNDONE
+
+
 def test_where_the_cpu_is_full_a_shorter_queue_is_no_gain():
     """Who waited for a worker waits for a CPU now."""
     two = clients(COMPUTING, 2, 37.0, 0.054, many=6, busy=1.0, cpu_share=0.95)
@@ -295,7 +302,8 @@ def test_threads_are_judged_as_workers_are():
 
 
 def test_the_objective_is_people_s():
-    before, after = replace(WELL, queue_p95=0.3), live(WELL, 3, queue_p95=0.31, requests_per_second=23.0)
+    full = replace(WELL, busy=1.0)
+    before, after = replace(full, queue_p95=0.3), live(full, 3, queue_p95=0.31, requests_per_second=23.0)
     assert verdict.judge(before, after, step(before, 3))[0] is KEPT, "full before: 15 % more are a gain"
     assert verdict.judge(before, after, step(before, 3), Limits(queue_objective=0.5))[0] is INCONCLUSIVE
 
