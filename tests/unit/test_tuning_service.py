@@ -619,6 +619,8 @@ class TestPace:
             wait_until(lambda: play.loop.rounds == 1)
             play.wake.set()
             wait_until(lambda: play.loop.rounds == 2)
+            looked = time.monotonic()
+            wait_until(lambda: play.loop.beat > looked, what="its rest")
             (play.directory / "stop").touch()
             wait_until(lambda: play.loop.rounds == 3)
             assert play.value(catalogue.TUNER_MODE, "off") == 1
