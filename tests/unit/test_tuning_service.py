@@ -4,6 +4,7 @@ Signals, decisions, verdicts and the agent are played here; tests/tuning/test_se
 """
 
 import threading
+import time
 from dataclasses import replace
 
 import orjson
