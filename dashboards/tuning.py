@@ -7,7 +7,8 @@ from dashboards.panels import Panel, graph, log_lines, log_query, query, slots, 
 
 MOST: Final = 10  # servers
 OF_TUNER: Final = 'server=~"$instance"'
-TO_DO: Final = f'{OF_TUNER},outcome!="none"'  # each evaluation that finds nothing to do is counted too
+# Each evaluation is counted, and what it says each time, until people set it, would hide what was done.
+TO_DO: Final = f'{OF_TUNER},action!="hold"'
 NO_TUNER: Final = "no tuner runs"
 OUTCOMES: Final = {
     "/: recommended$/": palette.SAND,
@@ -50,8 +51,8 @@ def decisions() -> list[Panel]:
     return [
         graph(
             "Decisions",
-            "What the tuner decided, for which reason, and what became of it. Changes that are undone again and again: "
-            "the cause is not a setting.",
+            "Each worker more or less that the tuner decided, for which reason, and what became of it. "
+            "Recommended for long: nobody has let it, or done it. Undone again and again: the cause is not a setting.",
             "short",
             [
                 query(
@@ -65,7 +66,7 @@ def decisions() -> list[Panel]:
             stacked=True,
             colours=OUTCOMES,
             legend="right",
-            empty="the tuner has decided nothing",
+            empty="no worker more or less was wanted",
         ),
         slots(
             "What keeps the tuner from growing",
@@ -105,8 +106,8 @@ def effect() -> list[Panel]:
     return [
         windows(
             "Before and after: duration p99",
-            "The p99 in the window before the last action and in the one after. After above before: it did not help, "
-            "and the tuner undoes it.",
+            "The p99 in the window before the last action and in the one after. It is judged together with the queue "
+            "beside: slower by both, the tuner undoes it.",
             "s",
             "tuner_action_duration_p99_seconds",
         ),
@@ -119,7 +120,8 @@ def effect() -> list[Panel]:
         ),
         windows(
             "Before and after: requests",
-            "Requests a second before and after the last action. Far apart, the two windows cannot be compared.",
+            "Requests a second before and after the last action. Workers that were full answer more: it helped. Far "
+            "apart while they had room: the load has changed, and nothing can be said.",
             "reqps",
             "tuner_action_requests_per_second",
         ),

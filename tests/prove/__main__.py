@@ -2,52 +2,30 @@
 
 import argparse
 import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 
 from scripts import interrupts, packages
 from scripts.problem import Problem, report
-from tests.prove import healthy, page, results, trial
+from tests.prove import healthy, page, pool, results, trial
+from tests.prove.pool import Task
 from tests.prove.scenario import Scenario
 from tests.prove.scenarios import SCENARIOS
 from tests.prove.scenarios.certificate import EXPORTER
-from tests.prove.stack import STOPPED, Stopped
 
 HEALTHY = "healthy"
 CLASSES = ("sync", "gthread", "gevent")  # of the healthy runs
-Run = Callable[[trial.Say], trial.Result]
 
 
-@dataclass(frozen=True)
-class Task:
-    """One thing to run.
-
-    Args:
-        name: how its progress is called.
-        kind: under what its result is kept.
-        run: takes a function that shows the progress, and returns the result.
-        alone: whether nothing else may run meanwhile.
-    """
-
-    name: str
-    kind: str
-    run: Run
-    alone: bool = False
-
-
-def _trial(scenario: Scenario, *, compressed: bool) -> Task:
+def _trial(scenario: Scenario, kept: results.Results, *, compressed: bool) -> Task:
     def run(say: trial.Say) -> trial.Result:
         return trial.run(scenario, compressed=compressed, say=say)
 
-    return Task(scenario.name + ("" if compressed else ", as shipped"), results.TRIALS, run, scenario.alone)
+    name = scenario.name + ("" if compressed else ", as shipped")
+    return Task(name, run, partial(kept.keep, results.TRIALS), scenario.alone)
 
 
-def tasks(names: Sequence[str]) -> list[Task]:
+def tasks(names: Sequence[str], kept: results.Results) -> list[Task]:
     """Return what is to be run; without names, all.
 
     Raises:
@@ -58,53 +36,20 @@ def tasks(names: Sequence[str]) -> list[Task]:
         raise Problem(f"no scenario is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
     chosen = [each for each in SCENARIOS if not names or each.name in names]
     found = [
-        _trial(each, compressed=compressed) for each in chosen if not each.lacking() for compressed in each.scales()
+        _trial(each, kept, compressed=compressed)
+        for each in chosen
+        if not each.lacking()
+        for compressed in each.scales()
     ]
     if not names or HEALTHY in names:
         for worker_class in CLASSES:
             run = partial(_healthy, worker_class)
-            found.append(Task(f"{HEALTHY}, {worker_class}", results.HEALTHY, run))
+            found.append(Task(f"{HEALTHY}, {worker_class}", run, partial(kept.keep, results.HEALTHY)))
     return found
 
 
 def _healthy(worker_class: str, say: trial.Say) -> trial.Result:
     return healthy.run(worker_class, say=say)
-
-
-def _say(name: str, text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {name}: {text}", file=sys.stderr, flush=True)
-
-
-def _run(task: Task, kept: results.Results, lock: threading.Lock) -> bool:
-    """Run a task, keep its result at once, and say whether it was as it should be."""
-    _say(task.name, "starts")
-    try:
-        found = task.run(partial(_say, task.name))
-    except Stopped:
-        return False
-    except BaseException as error:  # a test's tools fail with a BaseException of pytest's
-        traceback.print_exc()
-        _say(task.name, f"FAILED: {type(error).__name__}")
-        return False
-    with lock:
-        kept.add(task.kind, found)
-        kept.write()
-    wrong = results.wrong(task.kind, found)
-    _say(task.name, f"{'FAILED: ' + '; '.join(wrong) if wrong else 'ok'}, after {found['seconds']:.0f} s")
-    return not wrong
-
-
-def run(wanted: Iterable[Task], jobs: int, kept: results.Results) -> bool:
-    """Run all, some at a time, and those that stand alone in the end."""
-    wanted, lock = list(wanted), threading.Lock()
-    together = [task for task in wanted if not task.alone]
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            ended = list(pool.map(lambda task: STOPPED.is_set() or _run(task, kept, lock), together))
-        except KeyboardInterrupt:
-            STOPPED.set()  # leaving the block waits for what runs
-            raise
-    return all([*ended, *[_run(task, kept, lock) for task in wanted if task.alone]])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,7 +76,7 @@ def main() -> int:
         packages.install([EXPORTER.package], why="it probes from outside")
     kept = results.Results.read()
     kept.begin({each.name: each.lacking() for each in SCENARIOS})
-    well = run(tasks(options.names), options.jobs, kept)
+    well = pool.run(tasks(options.names, kept), options.jobs)
     kept.write()
     page.write(kept)
     return 0 if well else 1

@@ -1,7 +1,7 @@
 """Writes what was seen into the tables of docs/alerts.md."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -35,19 +35,29 @@ def text(kept: results.Results, before: str) -> str:
         "healthy": _healthy(kept),
         "seen on": _seen_on(kept),
     }
-    for name, table in tables.items():
+    return filled(before, tables)
+
+
+def filled(page: str, blocks: Mapping[str, str]) -> str:
+    """Return a page with each block between its markers.
+
+    Raises:
+        ValueError: the page has no such markers.
+    """
+    for name, found in blocks.items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
-        if not block.search(before):
-            raise ValueError(f"{PAGE} has no place for {name}")
-        before = block.sub(partial(_put, table), before)
-    return before
+        if not block.search(page):
+            raise ValueError(f"the page has no place for {name}")
+        page = block.sub(partial(_put, found), page)
+    return page
 
 
-def _put(table: str, place: re.Match[str]) -> str:
-    return f"{place[1]}{table}\n{place[2]}"
+def _put(block: str, place: re.Match[str]) -> str:
+    return f"{place[1]}{block}\n{place[2]}"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of Markdown."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, ["---"] * len(heads), *rows])
 
 
@@ -63,7 +73,7 @@ def _alerts(kept: results.Results) -> str:
         severity = ", ".join(each for each in trial.WORST_FIRST if each in severities)
         summary = _plain(found[0]["annotations"]["summary"])
         rows.append([f"[{alert}](../runbooks/{alert}.md)", severity, summary, _proven(kept, alert)])
-    return _table(["Alert", "Severity", "What it says", "Proven by"], rows)
+    return table(["Alert", "Severity", "What it says", "Proven by"], rows)
 
 
 def _plain(summary: str) -> str:
@@ -102,7 +112,7 @@ def _proof(kept: results.Results) -> str:
                     *(x or NONE for x in others),
                 ]
             )
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _only_as_shipped(name: str) -> bool:
@@ -143,12 +153,12 @@ def _as_shipped(kept: results.Results) -> str:
             well = "yes" if told is not None and at_most(told) <= TARGET_SECONDS else "**no**"
             rows.append([alert, f"`{each['scenario']}`", *times, most, well])
     heads = ["Alert", "Scenario", "Holds after", "Fires after", "Told after", "At most", f"Within {TARGET_SECONDS} s"]
-    return _table(heads, sorted(rows))
+    return table(heads, sorted(rows))
 
 
 def _healthy(kept: results.Results) -> str:
     heads = ["Worker class", "Requests", "Answered with an error or not", "Workers recycled", "Fired"]
-    return _table(
+    return table(
         heads,
         [
             [
@@ -164,7 +174,11 @@ def _healthy(kept: results.Results) -> str:
 
 
 def _seen_on(kept: results.Results) -> str:
-    found = kept.found
+    return seen_on(kept.found)
+
+
+def seen_on(found: Mapping[str, Any]) -> str:
+    """Say when, and with what, results were seen."""
     if "versions" not in found:
         return "Nothing has been seen yet."
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())

@@ -39,9 +39,7 @@ class Results:
     def begin(self, lacking: Mapping[str, str]) -> None:
         """Note what it is seen on, and drop results of scenarios that are no more."""
         self.found |= {
-            "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "machine": {"cores": len(os.sched_getaffinity(0)), "kernel": platform.release()},
-            "versions": {"python": platform.python_version(), **dict(_versions())},
+            **seen_on(),
             "lacking": {name: why for name, why in lacking.items() if why},
         }
         self.found[TRIALS] = [each for each in self.found[TRIALS] if each["scenario"] in lacking]
@@ -50,6 +48,12 @@ class Results:
         """Put a result in the place of the last one of its kind."""
         others = [each for each in self.found[kind] if key(kind, each) != key(kind, result)]
         self.found[kind] = sorted([*others, result], key=lambda each: str(key(kind, each)))
+
+    def keep(self, kind: str, result: Result) -> list[str]:
+        """Keep a result at once, and say what was not as it should be."""
+        self.add(kind, result)
+        self.write()
+        return wrong(kind, result)
 
     def write(self) -> None:
         """Write the file."""
@@ -74,6 +78,15 @@ def wrong(kind: str, result: Result) -> list[str]:
     if len(result["unrelated"]) > MOST_UNRELATED:
         found.append(f"unrelated: {', '.join(result['unrelated'])}")
     return found + [f"{alert} fired before the fault" for alert in result["before"]]
+
+
+def seen_on() -> dict[str, Any]:
+    """Return when and on what something is seen."""
+    return {
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": {"cores": len(os.sched_getaffinity(0)), "kernel": platform.release()},
+        "versions": {"python": platform.python_version(), **dict(_versions())},
+    }
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -76,6 +76,10 @@ class Webhook:
         finally:
             self.open()
 
+    def all(self) -> list[Notice]:
+        """Return all that came, the oldest first."""
+        return list(self._notices)
+
     def notices(self, alert: str, status: str = "firing", since: float = 0.0) -> list[Notice]:
         """Return what came of an alert, the oldest first."""
         found = list(self._notices)

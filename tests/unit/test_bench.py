@@ -273,7 +273,7 @@ def test_pictures_are_drawn_of_what_is_there():
 
 
 def test_a_curve_s_scale_covers_all_of_it():
-    step, top = plots._scale(431.0)
+    step, top = plots.scale(431.0)
     assert top >= 431.0
     assert top / step == round(top / step)
 

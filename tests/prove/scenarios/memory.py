@@ -37,17 +37,18 @@ def _read(path: Path) -> str:
 
 def limit(setup: Setup, around: ExitStack) -> None:
     """Put the server into a control group of its own, with a limit of memory."""
-    group = around.enter_context(_group())
+    group = around.enter_context(control_group(f"{LIMIT_MIB}M"))
     # A shell puts itself there, and becomes gunicorn: this process and its other children stay where they are.
     setup.prefix = ("sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"))
 
 
 @contextmanager
-def _group() -> Iterator[Path]:
+def control_group(limit: str) -> Iterator[Path]:
+    """Make a control group with a limit of memory, and remove it once it is empty."""
     base, name = (_V1, "memory.limit_in_bytes") if _V1.is_dir() else (_V2, "memory.max")
     group = Path(tempfile.mkdtemp(prefix="sightline-prove-", dir=base))
     try:
-        (group / name).write_text(f"{LIMIT_MIB}M")
+        (group / name).write_text(limit)
         yield group
         wait_until(lambda: not (group / "cgroup.procs").read_text().strip(), 20, "an empty control group")
     finally:
