@@ -66,6 +66,12 @@ def end(process: "subprocess.Popen[bytes]") -> None:
         process.wait(5)
 
 
+def json_lines(log: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log; of one that is being written, a reader may see a part, which is left out."""
+    text = log.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
 class Server:
     """One gunicorn master with its workers and its agent.
 
@@ -200,7 +206,7 @@ class Server:
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the log's lines; every one must be a JSON object."""
-        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+        return json_lines(self.log_path)
 
     def requests_logged(self) -> list[dict[str, Any]]:
         return [line for line in self.lines() if line.get("event.name") == "http.server.request"]

@@ -21,7 +21,7 @@ from tests.alertmanager import Alertmanager
 from tests.prometheus import Prometheus
 from tests.prove import scaling
 from tests.prove.stack import DEMO, RULES, routed, scraping
-from tests.server import ROOT, Samples, Server, end, free_port, wait_until
+from tests.server import ROOT, Samples, Server, end, free_port, json_lines, wait_until
 
 WINDOW = 20
 WEBHOOK_TOKEN, CONTROL_TOKEN = "the-secret-of-the-webhook", "the-secret-of-the-control"
@@ -126,7 +126,7 @@ class Tuner:
 
     def lines(self, body: str = "", event: str = "") -> list[dict[str, Any]]:
         """Return the log's lines; every one must be a JSON object."""
-        found = [json.loads(line) for line in self.log_path.read_text().splitlines()]
+        found = json_lines(self.log_path)
         return [line for line in found if body in line["body"] and event in ("", line.get("event.name"))]
 
     def metrics(self) -> Samples:
