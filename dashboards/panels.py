@@ -202,26 +202,14 @@ def stat(
 
 
 def bars(
-    title: str,
-    description: str,
-    unit: str,
-    queries: Sequence[Query],
-    *,
-    limits: Limits | None = None,
-    whole: float | None = None,
-    **more: Any,
+    title: str, description: str, unit: str, queries: Sequence[Query], *, high: float | None = None, **more: Any
 ) -> Panel:
-    """Make a bar for each series: the last value.
-
-    Args:
-        whole: what fills a bar; None is the largest value that there is.
-    """
+    """Make a bar for each series: the last value; `high` fills it, else the largest one that there is."""
     panel: Any = bargauge.Panel().reduce_options(_last()).orientation(sdk.VizOrientation.HORIZONTAL)
-    panel.display_mode(sdk.BarGaugeDisplayMode.BASIC).value_mode(sdk.BarGaugeValueMode.TEXT).min(0)
+    panel.display_mode(sdk.BarGaugeDisplayMode.BASIC).value_mode(sdk.BarGaugeValueMode.TEXT)
     panel.color_scheme(_colour("thresholds")).text(common.VizTextDisplayOptions().title_size(14).value_size(18))
-    if whole is not None:
-        panel.max(whole)
-    return _whole(panel, title, description, unit, queries, limits=limits, **more)
+    _ends(panel, 0, high)
+    return _whole(panel, title, description, unit, queries, **more)
 
 
 def slots(title: str, description: str, unit: str, queries: Sequence[Query], *, high: float, **more: Any) -> Panel:

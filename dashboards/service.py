@@ -237,7 +237,7 @@ def _promises() -> list[Panel]:
             "percentunit",
             [query('job:slo_error_budget_remaining:ratio{job=~"$job"}', "{{job}} {{slo}}", by=["job", "slo"], most=4)],
             limits=below(critical=0),
-            whole=1,
+            high=1,
             alerts=["SloAvailabilityBurning", "SloLatencyBurning"],
             width=8,
         ),
@@ -317,7 +317,7 @@ def _worst() -> list[Panel]:
                     shape="instant",
                 )
             ],
-            whole=1,
+            high=1,
             alerts=["SloAvailabilityBurning"],
             empty="no route fails",
             **TRACES,

@@ -179,6 +179,8 @@ def wrong_panel(panel: dict[str, Any]) -> Iterator[str]:
     numbers = panel["type"] not in WITHOUT_NUMBERS and panel["datasource"]["type"] != "tempo"
     if numbers and defaults.get("unit") not in UNITS:
         yield f"unit {defaults.get('unit')}"
+    if panel["type"] == "bargauge" and defaults.get("unit") == "percentunit" and defaults.get("max") != 1:
+        yield "a bar of a share that does not end at the whole"
     if [target["refId"] for target in panel["targets"]] != list("ABCDEFGH")[: len(panel["targets"])]:
         yield "refIds"
     for target in [panel, *panel["targets"]]:

@@ -354,6 +354,10 @@ class TestTheLintItself:
             ),
             ({"title": ""}, "no title, or no description that says how to read it and what to do"),
             ({"fieldConfig": {"defaults": {"unit": "furlongs"}}}, "unit furlongs"),
+            (
+                {"type": "bargauge", "fieldConfig": {"defaults": {"unit": "percentunit", "noValue": "none"}}},
+                "a bar of a share that does not end at the whole",
+            ),
             ({"fieldConfig": {"defaults": {"unit": "s", "noValue": "none"}}}, "says nothing of when it is empty"),
             ({"datasource": {"type": "prometheus", "uid": "${DS_PROMETHEUS}"}}, "data source {"),
             ({"description": "A. B: Gone (runbooks/Gone.md)."}, "no alert Gone"),
