@@ -13,6 +13,8 @@ POOL: Final = "db_client_connection_pool_name"
 NO_NGINX: Final = "no nginx with its exporter runs"
 NO_POSTGRES: Final = "no PostgreSQL with its exporter runs"
 NO_REDIS: Final = "no Redis with its exporter runs"
+NO_POOL: Final = "the service uses no pool that is watched"
+NO_CACHE: Final = "the service uses no cache that is watched"
 NO_PROBE: Final = "nothing probes the site from outside"
 
 
@@ -120,6 +122,7 @@ def _edge() -> list[Panel]:
                 query("sum(rate(http_server_request_duration_seconds_count{@}[$__rate_interval]))", "app", most=1),
             ],
             alerts=["ServiceAbsent", "TrafficAbsent"],
+            empty="nobody asks for anything",
         ),
         graph(
             "Connections at the edge",
@@ -169,10 +172,6 @@ def _outside() -> list[Panel]:
 
 def _pool() -> list[Panel]:
     name = f"{{{{{POOL}}}}}"
-
-    def p95(metric: str) -> str:
-        return f"histogram_quantile(0.95, sum by (le, {POOL}) (rate({metric}_bucket{{@}}[$__rate_interval])))"
-
     return [
         graph(
             "Pool",
@@ -201,6 +200,7 @@ def _pool() -> list[Panel]:
                 "/ waiting$/": palette.VERMILION,
             },
             alerts=["DatabasePoolExhausted"],
+            empty=NO_POOL,
         ),
     ]
 
@@ -209,7 +209,7 @@ def _waits() -> list[Panel]:
     name = f"{{{{{POOL}}}}}"
 
     def p95(metric: str) -> str:
-        return f"histogram_quantile(0.95, sum by (le, {POOL}) (rate({metric}_bucket{{@}}[$__rate_interval])))"
+        return f"histogram_quantile(0.95, sum by (le, {POOL}) (rate({metric}_bucket{{@}}[$__rate_interval]))) >= 0"
 
     return [
         graph(
@@ -219,6 +219,7 @@ def _waits() -> list[Panel]:
             "s",
             [query(p95("db_client_connection_wait_time_seconds"), name, by=[POOL], most=3)],
             alerts=["DatabasePoolExhausted"],
+            empty=f"no connection is asked for, or {NO_POOL}",
         ),
         graph(
             "Connection held, p95",
@@ -227,6 +228,7 @@ def _waits() -> list[Panel]:
             "s",
             [query(p95("db_client_connection_use_time_seconds"), name, by=[POOL], most=3)],
             alerts=["DatabasePoolExhausted"],
+            empty=f"no connection is asked for, or {NO_POOL}",
         ),
         graph(
             "No connection in time",
@@ -283,7 +285,7 @@ def _postgres() -> list[Panel]:
                 query(
                     f"sum(rate(pg_stat_database_blks_hit{of}[$__rate_interval])) / "
                     f"(sum(rate(pg_stat_database_blks_hit{of}[$__rate_interval])) + "
-                    f"sum(rate(pg_stat_database_blks_read{of}[$__rate_interval])))",
+                    f"sum(rate(pg_stat_database_blks_read{of}[$__rate_interval])) > 0)",
                     "from memory",
                     most=1,
                     needs="postgres",
@@ -307,10 +309,11 @@ def _cache() -> list[Panel]:
             "Share of the look-ups that found nothing, and went to the database. Above the line the cache saves "
             "nothing: raise CACHE_TTL_SECONDS or CACHE_ENTRIES, or do without.",
             "percentunit",
-            [query(f"{rate('miss')} / {rate('hit|miss')}", "{{cache}}", by=["cache"], most=3)],
+            [query(f"{rate('miss')} / ({rate('hit|miss')} > 0)", "{{cache}}", by=["cache"], most=3)],
             high=1,
             limits=above(limit("CacheUseless", "info")),
             alerts=["CacheUseless"],
+            empty=f"nothing is looked up, or {NO_CACHE}",
         ),
         graph(
             "Cache duration p95",
@@ -319,7 +322,7 @@ def _cache() -> list[Panel]:
             "s",
             [
                 query(
-                    f"histogram_quantile(0.95, sum by (le, cache, operation) ({took}))",
+                    f"histogram_quantile(0.95, sum by (le, cache, operation) ({took})) >= 0",
                     "{{cache}} {{operation}}",
                     by=["cache", "operation"],
                     most=6,
@@ -327,6 +330,7 @@ def _cache() -> list[Panel]:
             ],
             colours={"/ get$/": palette.BLUE, "/ set$/": palette.ORANGE, "/ delete$/": palette.PURPLE},
             alerts=["CacheDown"],
+            empty=f"no cache is asked, or {NO_CACHE}",
         ),
         graph(
             "Cache requests that failed",
@@ -335,7 +339,7 @@ def _cache() -> list[Panel]:
             "percentunit",
             [
                 query(
-                    f"({rate('error|skipped')} or {rate('.+')} * 0) / {rate('.+')}",
+                    f"({rate('error|skipped')} or {rate('.+')} * 0) / ({rate('.+')} > 0)",
                     "{{cache}}",
                     by=["cache"],
                     most=3,
@@ -344,6 +348,7 @@ def _cache() -> list[Panel]:
             high=1,
             limits=above(limit("CacheDown", "warning")),
             alerts=["CacheDown"],
+            empty=f"no cache is asked, or {NO_CACHE}",
         ),
     ]
 
@@ -353,12 +358,12 @@ def _redis() -> list[Panel]:
     return [
         graph(
             "Memory of Redis",
-            "Memory that Redis uses, and may. At its most it drops what was used longest ago: "
+            "Memory that Redis uses, and may, if maxmemory bounds it. At its most it drops what was used longest ago: "
             "a fall in hits above says whether that hurts.",
             "bytes",
             [
                 query(f"sum(redis_memory_used_bytes{of})", "used", most=1, needs="redis"),
-                query(f"sum(redis_memory_max_bytes{of})", "allowed", most=1, needs="redis"),
+                query(f"sum(redis_memory_max_bytes{of} > 0)", "allowed", most=1, needs="redis"),  # 0 is no bound
             ],
             alerts=["CacheUseless"],
             empty=NO_REDIS,

@@ -3,25 +3,29 @@
 from typing import Final
 
 from dashboards import palette
-from dashboards.frame import Annotation
+from dashboards.frame import OF_ENVIRONMENT, Annotation
 from dashboards.panels import query
 from observability import catalogue
 
 DEATHS: Final = "|".join(sorted(set(catalogue.EXIT_CAUSES) - catalogue.EXPECTED_CAUSES))
 
+# A deploy is of a job to an environment, whichever servers are chosen: one that gets the version later than the first
+# would show no deploy, and one that is gone for a day, and no choice any more, would be no witness of what ran before.
+_DEPLOYED: Final = f'target_info{{job=~"$job",{OF_ENVIRONMENT}}}'
+_VERSIONS: Final = "(job, deployment_environment_name, service_version)"
 DEPLOYS: Final = Annotation(
     "Deploy",
     query(
-        'max by (job, service_version) (target_info{job=~"$job"}) unless on (job, service_version) '
+        f"max by {_VERSIONS} ({_DEPLOYED}) unless on {_VERSIONS} "
         # as far back as one point lies from the next, so that a deploy is seen however long a time is shown
-        'max by (job, service_version) (last_over_time(target_info{job=~"$job"}[1h] offset $__rate_interval))',
+        f"max by {_VERSIONS} (last_over_time({_DEPLOYED}[1h] offset $__rate_interval))",
         "",
-        by=["job", "service_version"],
+        by=["job", "deployment_environment_name", "service_version"],
         most=5,
         needs="start",
     ),
     palette.BLUE,
-    "{{job}} runs version {{service_version}}",
+    "{{job}} runs version {{service_version}} in {{deployment_environment_name}}",
 )
 RELOADS: Final = Annotation(
     "Reload",

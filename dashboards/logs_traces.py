@@ -7,8 +7,9 @@ from dashboards.events import DEPLOYS, RELOADS, WORKER_DEATHS
 from dashboards.frame import LOKI, NAME, ROUTE, SERVICE, TEMPO, WORKER, Dashboard
 from dashboards.panels import Panel, graph, log_lines, log_query, query, trace_query, traces
 from dashboards.thresholds import above, limit
+from observability.settings import Settings
 
-SLOW_SECONDS: Final = 1  # OBSERVABILITY_SLOW_SECONDS, from which on every request keeps its span
+SLOW: Final = f"{Settings.slow_seconds:g}"  # seconds from which on every request keeps its span
 LEVELS: Final = {
     "debug": palette.GREY,
     "info": palette.SKY,
@@ -17,13 +18,14 @@ LEVELS: Final = {
     "critical": palette.WINE,
 }
 OURS: Final = '| json | deployment_environment_name=~"$environment" | service_name=~"$name"'
-REQUESTS: Final = f'{OURS} | event_name="http.server.request" | http_route=~"$route" | worker=~"$worker"'
+# A route may have quotation marks and backslashes: it stands between backquotes, where nothing is escaped twice.
+REQUESTS: Final = f'{OURS} | event_name="http.server.request" | http_route=~`${{route:regex}}` | worker=~"$worker"'
 SHOWN: Final = "| line_format `{{.body}} {{.duration_seconds}} s, worker {{.worker}} {{.error_type}}`"
 FAILURE: Final = "| line_format `{{.body}} {{.exception_type}} {{.exception_message}} {{.error_type}}`"
 # By the span's name, which is method and route: the span of a request that no route matched has no http.route.
 SERVED: Final = (
-    'kind = server && resource.deployment.environment.name =~ "$environment" && resource.service.name =~ "$name"'
-    ' && name =~ "[A-Z_]+ ?($route)"'
+    "kind = server && resource.deployment.environment.name =~ `${environment:regex}`"
+    " && resource.service.name =~ `${name:regex}` && name =~ `[A-Z_]+ ?(${route:regex})`"
 )
 
 
@@ -119,11 +121,11 @@ def _slow() -> list[Panel]:
     return [
         log_lines(
             "Slow requests",
-            f"Requests of {SLOW_SECONDS} s and more, newest first. Much queue_seconds: workers were full; "
+            f"Requests of {SLOW} s and more, newest first. Much queue_seconds: workers were full; "
             "much cpu_seconds: the code computes; neither: it waited, and the trace says for what.",
             [
                 log_query(
-                    f'{{service="app"}} {REQUESTS} | duration_seconds >= {SLOW_SECONDS} {SHOWN}',
+                    f'{{service="app"}} {REQUESTS} | duration_seconds >= {SLOW} {SHOWN}',
                     most=200,
                     needs="slow",
                 )
@@ -134,9 +136,9 @@ def _slow() -> list[Panel]:
         ),
         traces(
             "Traces of slow requests",
-            f"Requests of {SLOW_SECONDS} s and more. All of them are kept; those that were sampled show each call "
+            f"Requests of {SLOW} s and more. All of them are kept; those that were sampled show each call "
             "inside: the longest bar is where to begin.",
-            [trace_query(f"{{ {SERVED} && duration >= {SLOW_SECONDS}s }}", needs="slow")],
+            [trace_query(f"{{ {SERVED} && duration >= {SLOW}s }}", needs="slow")],
             alerts=["SloLatencyBurning"],
             empty="no request is slow",
             height=10,

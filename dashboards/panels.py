@@ -8,13 +8,14 @@ most   how many series there are at most, with the few servers and workers of a 
 needs  under which condition there is data, a name of dashboards/needs.py; "" is always, under ordinary load that
        comes through the proxy. Without it a query answers nothing, or zero.
 
-In an expression, `@` stands for the selector of job and instance. A variable whose choice is All and that has no
-`allValue` stands for its options, so that each choice narrows the next: environment, job, instance.
+In an expression, `@` stands for the selector of job and instance; `@ end()` is PromQL's own. A variable whose choice is
+All and that has no `allValue` stands for its options, so that each choice narrows the next: environment, job, instance.
 
-A counter that begins with its first event has no rate of it: `gained` counts that one too, where nobody shows it as 0
-from the start.
+A counter that nobody shows as 0 from the start begins with its first event, and has no rate of it: `gained` counts that
+one too.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -48,12 +49,14 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import heatmap as heat_models
 from grafana_foundation_sdk.models import prometheus as prom
 
-from dashboards import palette, scrapes
+from dashboards import fields, palette, scrapes
+from dashboards.fields import Colours
 from dashboards.needs import NEEDS
 from dashboards.states import NOTHING, States, mapped, nothing, steps
 from dashboards.thresholds import Limits
 
 SELECTOR: Final = 'job=~"$job",instance=~"$instance"'
+ALWAYS: Final = "or vector(0)"
 PROMETHEUS: Final = sdk.DataSourceRef(type_val="prometheus", uid="${datasource}")
 LOKI: Final = sdk.DataSourceRef(type_val="loki", uid="${loki}")
 TEMPO: Final = sdk.DataSourceRef(type_val="tempo", uid="${tempo}")
@@ -61,7 +64,6 @@ SOURCES: Final = {"promql": PROMETHEUS, "logql": LOKI, "traceql": TEMPO}
 
 Language = Literal["promql", "label_values", "query_result", "logql", "traceql"]
 Shape = Literal["range", "instant", "heatmap", "table"]
-Colours = dict[str, str]
 Links = Sequence[tuple[str, str]]
 
 
@@ -107,14 +109,15 @@ def query(
     exemplars: bool = False,
 ) -> Query:
     """Make a query of Prometheus; `@` in the expression stands for the selector of job and instance."""
-    asked = expression.replace("@", SELECTOR)
+    asked = re.sub(r"@(?! end\(\))", lambda _: SELECTOR, expression)
     return Query("promql", asked, legend, tuple(by), most, needs, shape, exemplars, scrapes.every(asked))
 
 
 def gained(series: str) -> str:
     """Return what a counter gained in a rate's window, the event that it began with included.
 
-    Only a series of a target that was seen before the window has begun in it: any other may have counted for long.
+    A series has begun in the window if it was not there before, and its target was seen: all that it says is gained.
+    Of any other, which may have counted for long, it is the increase.
     """
     begun = f"({series} unless {series} offset $__rate_interval)"
     known = "on (job, instance) (up{@} offset $__rate_interval == 1)"
@@ -170,16 +173,19 @@ def graph(
         more: see `_whole`.
     """
     tooltip = common.VizTooltipOptions().mode(sdk.TooltipDisplayMode.MULTI).sort(sdk.SortOrder.DESCENDING)
-    panel: Any = graphs.Panel().legend(_legend(legend)).tooltip(tooltip)
-    panel.line_width(1).fill_opacity(40 if stacked else 0 if logarithmic else 8).show_points(sdk.VisibilityMode.NEVER)
+    panel: Any = graphs.Panel().legend(fields.legend(legend)).tooltip(tooltip)
+    panel.line_width(1).show_points(sdk.VisibilityMode.NEVER)
+    panel.fill_opacity(fields.filled(stacked, logarithmic, queries))
     mode = sdk.StackingMode.NORMAL if stacked else sdk.StackingMode.NONE
     panel.stacking(common.StackingConfig().mode(mode).group("A"))
     if limits:
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(sdk.GraphThresholdsStyleMode.DASHED))
     if logarithmic:
         panel.scale_distribution(common.ScaleDistributionConfig().type(sdk.ScaleDistribution.LOG).log(10))
-    _ends(panel, None if logarithmic else low, high)
-    _series_colours(panel, queries, colours)
+    elif high is None and unit in fields.LEAST_HIGH:
+        panel.axis_soft_max(fields.LEAST_HIGH[unit])
+    fields.ends(panel, None if logarithmic else low, high)
+    fields.series_colours(panel, queries, colours)
     return _whole(panel, title, description, unit, queries, limits=limits, **more)
 
 
@@ -190,33 +196,44 @@ def stat(
     queries: Sequence[Query],
     *,
     limits: Limits | None = None,
-    shows_name: bool = False,
     **more: Any,
 ) -> Panel:
-    """Make a number, the last one, coloured by its limits; or only the name of the series that is there."""
-    panel: Any = stats.Panel().reduce_options(_last()).color_mode(sdk.BigValueColorMode.VALUE)
-    panel.text_mode(sdk.BigValueTextMode.NAME if shows_name else sdk.BigValueTextMode.AUTO)
+    """Make a number, that of now, coloured by its limits.
+
+    Where nothing may be there, `empty` says when; what is always there ends with `or vector(0)`.
+    """
+    asked = [_until_now(each) for each in queries]
+    panel: Any = stats.Panel().reduce_options(fields.last()).color_mode(sdk.BigValueColorMode.VALUE)
+    panel.text_mode(sdk.BigValueTextMode.AUTO)
     panel.graph_mode(sdk.BigValueGraphMode.AREA).orientation(sdk.VizOrientation.AUTO)
-    panel.color_scheme(_colour("thresholds"))
-    return _whole(panel, title, description, unit, queries, limits=limits, **{"height": 4, **more})
+    panel.color_scheme(fields.colour("thresholds"))
+    return _whole(panel, title, description, unit, asked, limits=limits, **{"height": 4, **more})
+
+
+def _until_now(asked: Query) -> Query:
+    """Have a number end with NaN where its series has ended: else the last one of the range would be shown as now's."""
+    ended = "" if asked.expression.endswith(ALWAYS) else " or vector(NaN)"
+    return replace(asked, expression=asked.expression + ended)
 
 
 def bars(
     title: str, description: str, unit: str, queries: Sequence[Query], *, high: float | None = None, **more: Any
 ) -> Panel:
-    """Make a bar for each series: the last value; `high` fills it, else the largest one that there is."""
-    panel: Any = bargauge.Panel().reduce_options(_last()).orientation(sdk.VizOrientation.HORIZONTAL)
+    """Make a bar for each series that is there now; `high` fills it, else the largest one that there is."""
+    panel: Any = bargauge.Panel().reduce_options(fields.last()).orientation(sdk.VizOrientation.HORIZONTAL)
     panel.display_mode(sdk.BarGaugeDisplayMode.BASIC).value_mode(sdk.BarGaugeValueMode.TEXT)
-    panel.color_scheme(_colour("thresholds")).text(common.VizTextDisplayOptions().title_size(14).value_size(18))
-    _ends(panel, 0, high)
-    return _whole(panel, title, description, unit, queries, **more)
+    panel.color_scheme(fields.colour("thresholds")).text(common.VizTextDisplayOptions().title_size(14).value_size(18))
+    fields.ends(panel, 0, high)
+    asked = [replace(each, shape="instant") for each in queries]
+    return _whole(panel, title, description, unit, asked, **more)
 
 
 def slots(title: str, description: str, unit: str, queries: Sequence[Query], *, high: float, **more: Any) -> Panel:
     """Make a row of cells for each series, from blue over yellow to red: a heat map whose rows have names."""
     panel: Any = statushistory.Panel().show_value(sdk.VisibilityMode.NEVER).row_height(0.95).col_width(1)
-    panel.legend(_legend(False)).max_data_points(120).per_page(40).color_scheme(_colour("continuous-BlYlRd"))
-    _ends(panel, 0, high)
+    panel.legend(fields.legend(False)).max_data_points(120).per_page(40)
+    panel.color_scheme(fields.colour("continuous-BlYlRd"))
+    fields.ends(panel, 0, high)
     return _whole(panel, title, description, unit, queries, **more)
 
 
@@ -243,7 +260,7 @@ def table(
     **more: Any,
 ) -> Panel:
     """Make a table of the present values: a row for each set of labels, the columns in this order with these names."""
-    panel: Any = tables.Panel().show_header(True).color_scheme(_colour("thresholds"))
+    panel: Any = tables.Panel().show_header(True).color_scheme(fields.colour("thresholds"))
     if len(queries) > 1:
         panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
     order = {name: index for index, name in enumerate(columns)}
@@ -263,8 +280,16 @@ def log_lines(title: str, description: str, queries: Sequence[Query], **more: An
 
 
 def traces(title: str, description: str, queries: Sequence[Query], **more: Any) -> Panel:
-    """Make a table of traces that a search finds; a click on an id opens the trace."""
-    panel: Any = tables.Panel().show_header(True).color_scheme(_colour("thresholds"))
+    """Make a table of traces that a search finds; a click on an id opens the trace.
+
+    Its columns are as Grafana calls them. Theirs is room for all in a third of a page, and what is left has the name.
+    """
+    panel: Any = tables.Panel().show_header(True).color_scheme(fields.colour("thresholds"))
+    hidden = {"excludeByName": {"traceService": True}, "indexByName": {}, "renameByName": {}, "includeByName": {}}
+    panel.with_transformation(models.DataTransformerConfig(id_val="organize", options=hidden))
+    for column, width in {"traceID": 100, "startTime": 180, "traceDuration": 85}.items():
+        panel.override_by_name(column, [fields.setting("custom.width", width)])
+    panel.override_by_name("traceName", [fields.setting("custom.minWidth", 100)])
     return _whole(panel, title, description, "", queries, **more)
 
 
@@ -312,7 +337,7 @@ def _whole(
     if links:
         panel.data_links([dashboard.DashboardLink(text).url(url) for text, url in links])
     for name, others in (links_of or {}).items():
-        panel.override_by_regexp(name, [_property("links", [{"title": text, "url": url} for text, url in others])])
+        panel.override_by_regexp(name, [fields.setting("links", [{"title": text, "url": url} for text, url in others])])
     panel.mappings([*([mapped(states)] if states else []), *([nothing()] if empty and unit else [])])
     if decimals is not None:
         panel.decimals(decimals)
@@ -348,52 +373,3 @@ def _target(asked: Query) -> Any:
     if asked.shape == "table":
         target.format(prom.PromQueryFormat.TABLE)
     return target.instant() if asked.shape in ("instant", "table") else target.range()
-
-
-def _last() -> common.ReduceDataOptions:
-    return common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False)
-
-
-def _ends(panel: Any, low: float | None, high: float | None) -> None:
-    if low is not None:
-        panel.min(low)
-    if high is not None:
-        panel.max(high)
-
-
-def _colour(mode: str, fixed: str = "") -> dashboard.FieldColor:
-    colour = dashboard.FieldColor().mode(models.FieldColorModeId(mode))
-    return colour.fixed_color(fixed) if fixed else colour
-
-
-def _legend(shown: bool | str) -> common.VizLegendOptions:
-    mode = sdk.LegendDisplayMode.LIST if shown else sdk.LegendDisplayMode.HIDDEN
-    place = sdk.LegendPlacement.RIGHT if shown == "right" else sdk.LegendPlacement.BOTTOM
-    return common.VizLegendOptions().display_mode(mode).placement(place).show_legend(bool(shown))
-
-
-def _series_colours(panel: Any, queries: Sequence[Query], colours: Colours | None) -> None:
-    """Give each query a colour of its own, then its series theirs; of the same series, later queries are dashed."""
-    panel.color_scheme(_colour("fixed", palette.QUERIES[0]))
-    named = _by_name(queries) if colours is None else colours
-    for index, each in enumerate(queries[1:], start=1):
-        colour = palette.QUERIES[index % len(palette.QUERIES)]
-        properties = [_property("color", {"mode": "fixed", "fixedColor": colour})]
-        if each.by and named:
-            properties.append(_property("custom.lineStyle", {"fill": "dash", "dash": [10 / index, 6]}))
-        panel.override_by_query(chr(ord("A") + index), properties)
-    for name, colour in named.items():
-        override = panel.override_by_regexp if name.startswith("/") else panel.override_by_name
-        override(name, [_property("color", {"mode": "fixed", "fixedColor": colour})])
-
-
-def _by_name(queries: Sequence[Query]) -> Colours:
-    """Choose what tells series apart: the server that they begin with, or else all of the name."""
-    if not any(each.by for each in queries):
-        return {}
-    begins = all(each.legend.startswith(("{{instance}}", "{{server}}")) for each in queries)
-    return palette.SERVERS if begins else palette.NAMES
-
-
-def _property(name: str, value: Any) -> models.DynamicConfigValue:
-    return models.DynamicConfigValue(id_val=name, value=value)

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from dashboards import tuning
+from dashboards import palette, tuning
 from dashboards.events import DEPLOYS, RELOADS, TUNED, WORKER_DEATHS
 from dashboards.frame import SERVICE, Dashboard
 from dashboards.panels import Panel, Query, graph, query, stat
@@ -19,6 +19,15 @@ STARVED: Final = above(limit("CpuStarved", "warning", "run_queue"))
 THROTTLED: Final = above(limit("CpuStarved", "warning", "throttled"))
 CORES: Final = limit("CpuStarved", "warning", "cpu_cores")  # from where on waiting counts
 NEAR: Final = above(limit("MemoryNearLimit", "warning"))
+WORKERS: Final = {
+    "/ live$/": palette.BLUE,
+    "/ set$/": palette.ORANGE,
+    "/ tuner$/": palette.VERMILION,
+    "/ ceiling$/": palette.GREY,
+}
+MAY_RECOMMEND: Final = 'tuner_mode{job="tuner",mode="recommend"}'
+MAY_APPLY: Final = 'tuner_mode{job="tuner",mode="apply"}'
+UNTIMED: Final = "nobody asks for anything, or no proxy sets X-Request-Start"
 NO_QUOTA: Final = "no control group has a limit that the agent can read"
 
 
@@ -71,7 +80,7 @@ def _now() -> list[Panel]:
             "instance:http_server_request_queue_seconds:p95_rate1m",
             QUEUEING,
             "RequestsQueueing",
-            empty="no proxy sets X-Request-Start",
+            empty=UNTIMED,
         ),
         _worst(
             "Busy",
@@ -81,6 +90,7 @@ def _now() -> list[Panel]:
             "instance:gunicorn_worker_busy_ratio:avg",
             FULL,
             "WorkersSaturated",
+            empty="no server is seen",
         ),
         _worst(
             "Memory used",
@@ -97,9 +107,9 @@ def _now() -> list[Panel]:
             "Mode of the tuner",
             "What the tuner may do: nothing, recommend, or apply. TUNER_MODE sets it; docs/decisions.md explains it.",
             "short",
-            [query('tuner_mode{job="tuner"} == 1', "{{mode}}", by=["instance", "job", "mode"], most=1, needs="tuner")],
+            [query(f"max({MAY_RECOMMEND} or 2 * {MAY_APPLY})", "mode", most=1, needs="tuner")],
+            states={0: ("off", palette.GREY), 1: ("recommend", palette.SKY), 2: ("apply", palette.BLUE)},
             empty=tuning.NO_TUNER,
-            shows_name=True,
         ),
     ]
 
@@ -115,7 +125,7 @@ def _waiting() -> list[Panel]:
             [_recorded("instance:http_server_request_queue_seconds:p95_rate1m")],
             limits=QUEUEING,
             alerts=["RequestsQueueing"],
-            empty="no proxy sets X-Request-Start",
+            empty=UNTIMED,
         ),
         graph(
             "Listen backlog used",
@@ -212,6 +222,8 @@ def _wanted() -> list[Panel]:
                     needs="tuner",
                 ),
             ],
+            colours=WORKERS,
+            legend="right",
             alerts=["WorkersBelowTarget"],
             width=16,
         ),
@@ -246,6 +258,7 @@ def _cpu() -> list[Panel]:
             [_recorded("instance:gunicorn_worker_run_queue:ratio_rate1m")],
             limits=STARVED,
             alerts=["CpuStarved"],
+            empty="no worker uses a CPU",
         ),
     ]
 

@@ -24,8 +24,17 @@ def every(expression: str) -> str:
     return others.pop() if others else ""
 
 
-@cache
+def patience() -> float:
+    """Return the seconds after which Prometheus gives up a scrape of an agent."""
+    return float(_said(AGENTS, "scrape_timeout").removesuffix("s"))
+
+
 def _interval(job: str) -> str:
+    return _said(job, "scrape_interval")
+
+
+@cache
+def _said(job: str, setting: str) -> str:
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     (found,) = [each for each in config["scrape_configs"] if each["job_name"] == job]
-    return str(found.get("scrape_interval", config["global"]["scrape_interval"]))
+    return str(found.get(setting) or config["global"][setting])

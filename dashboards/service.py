@@ -30,6 +30,7 @@ TRACES: Final[dict[str, Any]] = {
     "links": [TRACE],
     "links_of": {"/no route matched/": [("Logs and traces of all routes", LOGS)]},
 }
+NOBODY: Final = "nobody asks for anything"
 QUEUEING: Final = limit("RequestsQueueing", "warning", "queue_seconds:p95")
 
 
@@ -62,7 +63,7 @@ def _now() -> list[Panel]:
             "Requests answered each second. Far from what is usual at this hour: see who sends them, or what stops. "
             f"{NO_PROBES}",
             "reqps",
-            [query(f"sum(rate({DURATION}_count{{{USERS}}}[$__rate_interval]))", "requests", most=1)],
+            [query(f"sum(rate({DURATION}_count{{{USERS}}}[$__rate_interval])) or vector(0)", "requests", most=1)],
             alerts=["TrafficAbsent"],
         ),
         stat(
@@ -74,7 +75,7 @@ def _now() -> list[Panel]:
             [
                 query(
                     f"((sum({_gained(f'{USERS},{SERVER_ERRORS}')}) or vector(0)) + {LOST})"
-                    f" / (sum({_gained(USERS)}) + {LOST})",
+                    f" / ((sum({_gained(USERS)}) + {LOST}) > 0) or vector(0)",
                     "failed",
                     most=1,
                 )
@@ -96,6 +97,7 @@ def _now() -> list[Panel]:
             ],
             limits=above(slow()),
             alerts=["SloLatencyBurning"],
+            empty=NOBODY,
         ),
     ]
 
@@ -117,7 +119,7 @@ def _behind() -> list[Panel]:
             ],
             limits=above(QUEUEING, limit("RequestsQueueing", "critical", "queue_seconds:p95")),
             alerts=["RequestsQueueing"],
-            empty="no proxy sets X-Request-Start",
+            empty=f"{NOBODY}, or no proxy sets X-Request-Start",
         ),
         stat(
             "Workers missing",
@@ -135,13 +137,14 @@ def _behind() -> list[Panel]:
             ],
             limits=above(0),
             alerts=["WorkersBelowTarget"],
+            empty="no server is seen",
         ),
         stat(
             "Seen",
             "Share of the agents that answer Prometheus. Below 100 %, the rest of this page is not whole: "
             "go on to Watching the watcher.",
             "percentunit",
-            [query("avg(up{@})", "seen", most=1)],
+            [query("avg(up{@}) or vector(0)", "seen", most=1)],
             limits=below(WHOLE, critical=0),
             alerts=["ServiceAbsent", "AgentAbsent"],
         ),
@@ -164,6 +167,7 @@ def _red() -> list[Panel]:
                 )
             ],
             stacked=True,
+            empty=NOBODY,
             **TRACES,
         ),
         graph(
@@ -199,7 +203,7 @@ def _durations() -> list[Panel]:
             "s",
             [
                 query(
-                    f"label_replace({P99}, {NONE})",
+                    f"label_replace({P99} >= 0, {NONE})",  # NaN is nobody's
                     "{{http_route}}",
                     by=["http_route"],
                     most=40,
@@ -208,6 +212,7 @@ def _durations() -> list[Panel]:
             ],
             **TRACES,
             alerts=["SloLatencyBurning"],
+            empty=NOBODY,
         ),
         heatmap(
             "Durations",
@@ -224,6 +229,7 @@ def _durations() -> list[Panel]:
                 )
             ],
             alerts=["SloLatencyBurning"],
+            empty=NOBODY,
         ),
     ]
 
@@ -239,6 +245,7 @@ def _promises() -> list[Panel]:
             limits=below(critical=0),
             high=1,
             alerts=["SloAvailabilityBurning", "SloLatencyBurning"],
+            empty="no request of these 30 days has been counted",
             width=8,
         ),
         graph(
@@ -256,6 +263,7 @@ def _promises() -> list[Panel]:
                 limit("SloAvailabilityBurning", "critical", "slo_burn:rate1h"),
             ),
             alerts=["SloAvailabilityBurning", "SloLatencyBurning"],
+            empty=NOBODY,
             width=8,
         ),
         table(
@@ -283,7 +291,7 @@ def _promises() -> list[Panel]:
 
 def _worst() -> list[Panel]:
     failing, all_ = _gained(f"{OF},{SERVER_ERRORS}"), _gained(OF)
-    ratio = f"sum by (http_route) ({failing}) / sum by (http_route) ({all_})"
+    ratio = f"sum by (http_route) ({failing}) / (sum by (http_route) ({all_}) > 0)"
     return [
         bars(
             "Slowest routes",
@@ -296,10 +304,10 @@ def _worst() -> list[Panel]:
                     "{{http_route}}",
                     by=["http_route"],
                     most=5,
-                    shape="instant",
                 )
             ],
             alerts=["SloLatencyBurning"],
+            empty=NOBODY,
             **TRACES,
         ),
         bars(
@@ -314,7 +322,6 @@ def _worst() -> list[Panel]:
                     by=["http_route"],
                     most=5,
                     needs="failures",
-                    shape="instant",
                 )
             ],
             high=1,

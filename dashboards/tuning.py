@@ -48,6 +48,8 @@ def advice() -> list[Panel]:
 def decisions() -> list[Panel]:
     """Return what was decided, and what forbids growth."""
     decided = f"sum by (action, reason, outcome) (increase(tuner_decisions_total{{{TO_DO}}}[$__rate_interval])) > 0"
+    frozen = f"max by (server, reason) (tuner_frozen{{{OF_TUNER}}})"
+    held = f"max by (server, reason) (max_over_time(tuner_frozen{{{OF_TUNER}}}[$__range] @ end()))"
     return [
         graph(
             "Decisions",
@@ -70,12 +72,13 @@ def decisions() -> list[Panel]:
         ),
         slots(
             "What keeps the tuner from growing",
-            "A row is a reason, orange while it holds; docs/decisions.md explains each, off is the mode. "
+            "A row is a reason that held in this period, orange while it does; docs/decisions.md explains each, off is "
+            "the mode. "
             "Orange for long while requests wait: more workers are no cure, mend the reason.",
             "short",
             [
                 query(
-                    f"max by (server, reason) (tuner_frozen{{{OF_TUNER}}})",
+                    f"{frozen} and {held} > 0",
                     "{{server}} {{reason}}",
                     by=["server", "reason"],
                     most=40,
@@ -84,7 +87,8 @@ def decisions() -> list[Panel]:
             ],
             high=1,
             states={0: ("free", palette.GREY), 1: ("holds", palette.WARNING)},
-            empty=NO_TUNER,
+            empty="nothing keeps it from growing, or no tuner runs",
+            height=12,
         ),
     ]
 

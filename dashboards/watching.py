@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from dashboards import palette, tuning
+from dashboards import palette, scrapes, tuning
 from dashboards.events import DEPLOYS, RELOADS
 from dashboards.frame import LOKI, SERVICE, Dashboard
 from dashboards.panels import Panel, Query, gained, graph, query, slots, stat
@@ -10,11 +10,12 @@ from dashboards.thresholds import above, limit
 
 MOST: Final = 10
 BY: Final = ("instance",)
+DROPPED: Final = 'prometheus_notifications_dropped_total{job="prometheus"}'
 UNSENT: Final = (
-    'prometheus_notifications_dropped_total{job="prometheus"}',
     'prometheus_notifications_errors_total{job="prometheus"}',
     'alertmanager_notifications_failed_total{job="alertmanager"}',
 )
+UNWATCHED: Final = "Prometheus does not watch itself"
 NO_LOKI: Final = "no Loki runs"
 
 
@@ -75,6 +76,7 @@ def _now() -> list[Panel]:
             limits=above(critical=limit("PrometheusRulesFailing", "critical")),
             decimals=0,
             alerts=["PrometheusRulesFailing"],
+            empty=UNWATCHED,
         ),
     ]
 
@@ -88,7 +90,8 @@ def _lost() -> list[Panel]:
             "short",
             [
                 query(
-                    " + ".join(f"(sum(increase({each}[$__range])) or vector(0))" for each in UNSENT),
+                    f"sum(increase({DROPPED}[$__range]))"
+                    + "".join(f" + (sum(increase({each}[$__range])) or vector(0))" for each in UNSENT),
                     "not sent",
                     most=1,
                 )
@@ -96,6 +99,7 @@ def _lost() -> list[Panel]:
             limits=above(critical=limit("AlertsNotSent", "critical")),
             decimals=0,
             alerts=["AlertsNotSent"],
+            empty=UNWATCHED,
         ),
         stat(
             "Spans lost",
@@ -124,6 +128,7 @@ def _lost() -> list[Panel]:
             limits=above(limit("LogLinesDropped", "warning")),
             decimals=0,
             alerts=["LogLinesDropped"],
+            empty="no server is seen",
         ),
     ]
 
@@ -143,7 +148,7 @@ def _scrapes() -> list[Panel]:
         ),
         graph(
             "Scrape duration of the agents",
-            "What a scrape of each agent takes. Prometheus gives up after four seconds: "
+            f"What a scrape of each agent takes. Prometheus gives up after {scrapes.patience():g} s: "
             "above the line lower OBSERVABILITY_MAX_LABEL_SETS, or give the machine CPU back.",
             "s",
             _of_instance("max by (instance) (scrape_duration_seconds{@})"),

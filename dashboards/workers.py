@@ -12,6 +12,7 @@ OF: Final = '@,worker=~"$worker"'
 BY: Final = ("instance", "worker")
 MOST: Final = 40
 NAME: Final = "{{instance}} worker {{worker}}"
+NO_SERVER: Final = "no server is seen"
 HERE: Final = (
     "Only this worker",
     "/d/sightline-workers?${__url_time_range}&${datasource:queryparam}&${environment:queryparam}&${job:queryparam}"
@@ -71,6 +72,7 @@ def _now() -> list[Panel]:
                 query('sum(gunicorn_workers{@,state="target"})', "wanted", most=1),
             ],
             alerts=["WorkersBelowTarget"],
+            empty=NO_SERVER,
             width=6,
         ),
         stat(
@@ -79,6 +81,7 @@ def _now() -> list[Panel]:
             "means that the next one waits: raise WEB_CONCURRENCY, or take threads.",
             "short",
             [query(f"sum(gunicorn_worker_active_requests{{{OF}}})", "in flight", most=1)],
+            empty=NO_SERVER,
         ),
         stat(
             "Oldest request",
@@ -88,6 +91,7 @@ def _now() -> list[Panel]:
             [query(f"max(gunicorn_worker_oldest_request_age_seconds{{{OF}}})", "oldest", most=1)],
             limits=above(STUCK),
             alerts=["WorkerStuck"],
+            empty=NO_SERVER,
         ),
         stat(
             "Died unasked",
@@ -104,6 +108,7 @@ def _now() -> list[Panel]:
             limits=above(limit("WorkerTimeouts", "warning"), limit("WorkerCrashLoop", "critical")),
             decimals=0,
             alerts=["WorkerCrashLoop", "WorkerTimeouts", "WorkerOutOfMemoryKills", "WorkerBootFailing"],
+            empty=NO_SERVER,
         ),
         stat(
             "Requests lost",
@@ -113,6 +118,7 @@ def _now() -> list[Panel]:
             [query("sum(increase(gunicorn_requests_lost_total{@}[$__range]))", "lost", most=1)],
             decimals=0,
             alerts=["SloAvailabilityBurning"],
+            empty=NO_SERVER,
         ),
     ]
 
@@ -246,7 +252,7 @@ def _loops() -> list[Panel]:
             "How late a timer on the event loop runs in 99 of 100 cases: every request of the worker waits that long. "
             "Above some milliseconds, calls block the loop, or there are too many for one core.",
             "s",
-            [query(f"histogram_quantile(0.99, {lag})", NAME, by=BY, most=MOST, needs="loop")],
+            [query(f"histogram_quantile(0.99, {lag}) >= 0", NAME, by=BY, most=MOST, needs="loop")],
             colours=palette.WORKERS,
             legend=False,
             links=[HERE],

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 Test = Callable[[Json], bool]
 
 _SELECTOR: Final = re.compile(r"\{(?P<matchers>[^}]*)\}")
-_COMPARISON: Final = r'(?P<field>\w+)\s*(?P<sign>=~|!~|>=|<=|!=|=|>|<)\s*(?P<value>"(?:[^"\\]|\\.)*"|[\d.]+)'
+_COMPARISON: Final = r'(?P<field>\w+)\s*(?P<sign>=~|!~|>=|<=|!=|=|>|<)\s*(?P<value>"(?:[^"\\]|\\.)*"|`[^`]*`|[\d.]+)'
 _STAGE: Final = re.compile(rf"\|\s*(?:(?P<json>json)|line_format\s*`(?P<format>[^`]*)`|{_COMPARISON})\s*")
 _RATE: Final = re.compile(r"sum by \((?P<by>[^)]*)\) \(rate\((?P<lines>.*)\[(?P<seconds>\d+)s\]\)\)", re.DOTALL)
 _ORDER: Final = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
@@ -127,11 +127,11 @@ def _stage(stage: "re.Match[str]") -> Callable[[Line, str], str | None]:
 
 def _test(match: "re.Match[str]") -> Test:
     name, sign, value = match["field"], match["sign"], match["value"]
-    if not value.startswith('"'):
+    if not value.startswith(('"', "`")):
         number = float(value)
         compare: Any = _ORDER.get(sign, operator.eq)
         return lambda fields: isinstance(found := fields.get(name), int | float) and bool(compare(found, number))
-    wanted = re.sub(r"\\(.)", r"\1", value[1:-1])
+    wanted = value[1:-1] if value.startswith("`") else re.sub(r"\\(.)", r"\1", value[1:-1])
     if sign in ("=~", "!~"):
         pattern = re.compile(wanted)
         return lambda fields: bool(pattern.fullmatch(_text(fields.get(name)))) == (sign == "=~")

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 Json = dict[str, Any]
 
-_CONDITION: Final = re.compile(r'(?P<name>[\w.]+)\s*(?P<sign>=~|!=|>=|<=|=|>|<)\s*(?P<value>"[^"]*"|[\w.]+)')
+_CONDITION: Final = re.compile(r'(?P<name>[\w.]+)\s*(?P<sign>=~|!=|>=|<=|=|>|<)\s*(?P<value>"[^"]*"|`[^`]*`|[\w.]+)')
 _DURATION: Final = re.compile(r"(?P<number>[\d.]+)(?P<unit>ns|us|ms|s|m)")
 _NANOSECONDS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000}
 _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
@@ -77,7 +77,7 @@ def _condition(text: str) -> Callable[[Span], bool]:
         raise ValueError(f"not among what is answered here: {text}")
     name, sign, said = found["name"], found["sign"], found["value"]
     if sign == "=~":
-        pattern = re.compile(said.strip('"'))
+        pattern = re.compile(said[1:-1])
         return lambda span: pattern.fullmatch(str(_of(span, name))) is not None
     wanted, compare = _value(said), _ORDER[sign]
     return lambda span: (value := _of(span, name)) is not None and compare(value, wanted)
@@ -87,7 +87,7 @@ def _value(said: str) -> Any:
     duration = _DURATION.fullmatch(said)
     if duration:
         return float(duration["number"]) * _NANOSECONDS[duration["unit"]]
-    return float(said) if re.fullmatch(r"[\d.]+", said) else said.strip('"')
+    return float(said) if re.fullmatch(r"[\d.]+", said) else said.strip('"`')
 
 
 def _of(span: Span, name: str) -> Any:

@@ -136,11 +136,11 @@ class Annotator:
             self._stretch = (end - start) / 2
             return True
         self._stretch = min(_STRETCH, 2 * self._stretch)
-        versions = {job: dict(known) for job, known in self.state.versions.items()}
+        versions = {(job, environment): dict(known) for job, environment, known in self.state.deployed if known}
         found: list[Annotation] = []
         for begin, until in _windows(start, end, window):
             found += record.annotations(begin, until, versions)
-        self.state.versions = versions
+        self.state.deployed = [(*place, known) for place, known in versions.items()]
         self.state.looked_until = end
         self._keep(found)
         return True

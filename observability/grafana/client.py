@@ -126,12 +126,24 @@ class Grafana:
         """Return the data sources."""
         return self._objects(self._ask(list, "read the data sources", self._api.datasource.list_datasources), "uid")
 
+    def source(self, uid: str) -> Json | None:
+        """Return a data source with its version, which the list of them lacks; or nothing."""
+        read = self._api.datasource.get_datasource_by_uid
+        found: Json | None = self._or_none(dict, f"read the data source {uid}", read, quote(uid, safe=""))
+        if found is not None:
+            self._objects([found], "uid", "version")
+        return found
+
     def create_source(self, source: Json) -> None:
         """Make a data source."""
         self._ask(dict, f"make the data source {source['name']}", self._api.datasource.create_datasource, source)
 
     def update_source(self, source: Json) -> None:
-        """Change a data source."""
+        """Save a data source as the version after the one that it names.
+
+        Raises:
+            GrafanaError: with status 409, somebody else has saved it meanwhile.
+        """
         what = f"change the data source {source['name']}"
         self._ask(dict, what, self._api.datasource.update_datasource_by_uid, quote(source["uid"], safe=""), source)
 

@@ -1,14 +1,15 @@
 """What is worth an annotation: reloads, deploys, deaths of workers, decisions of the tuner, each window by itself.
 
 A window is a stretch of time of fixed length, aligned to the epoch. All events of a kind and a job in it make one
-annotation, however many they are; and whoever looks at the same window finds the same.
+annotation, however many they are, deploys one for each environment; and whoever looks at the same window finds the
+same.
 """
 
 import html
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -26,7 +27,7 @@ _MOST_NAMED = 5
 _LONGEST_TAG = 90  # Grafana's column takes 100
 _LONGEST_NAME = 120
 _MOST_VERSIONS = 50
-_MOST_JOBS_KNOWN = 500
+_MOST_JOBS_KNOWN = 500  # each environment of a job counts
 _EXPECTED = "|".join(sorted(catalogue.EXPECTED_CAUSES))
 _UP = "up"  # Prometheus' own: when it scraped which target, and whether that answered
 _MOST_NEW = 100  # targets with a new counter whose scrapes are asked for: their names have to fit into an address
@@ -65,8 +66,9 @@ class Annotation(msgspec.Struct, frozen=True):
         return self.window, self.window_end, tuple(sorted(self.tags))
 
 
-# By job, each version with the Unix time at which it was last seen.
-Versions = dict[str, dict[str, float]]
+Place = tuple[str, str]  # job and environment; no environment where it does not matter, or none is known
+# By place, each version with the Unix time at which it was last seen.
+Versions = dict[Place, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,13 @@ def _of_counters(
     end: float,
     say: Callable[[list[_Event]], str],
 ) -> list[Annotation]:
-    by_job: dict[str, list[_Event]] = defaultdict(list)
+    by_job: dict[Place, list[_Event]] = defaultdict(list)
     for each in series:
         if kind == TUNER and _goes_on(each, start):
             continue
         for begun, seen, more in [*_appearance(each, answered, start, end), *each.increases(start, end)]:
             if more >= 0.5:
-                by_job[each.labels.get("job", "")].append(_Event(each.labels, begun, seen, round(more)))
+                by_job[each.labels.get("job", ""), ""].append(_Event(each.labels, begun, seen, round(more)))
     return [_annotation(kind, start, end, job, found, say(found)) for job, found in _bounded(by_job)]
 
 
@@ -159,12 +161,13 @@ def _appearance(
         yield before[-1], time, value
 
 
-def _bounded(by_job: dict[str, list[_Event]]) -> Iterator[tuple[str, list[_Event]]]:
-    jobs = sorted(by_job)
-    for job in jobs[: MOST_JOBS - 1]:
-        yield job, by_job[job]
-    if rest := jobs[MOST_JOBS - 1 :]:
-        yield (rest[0] if len(rest) == 1 else f"{len(rest)} jobs"), [each for job in rest for each in by_job[job]]
+def _bounded(by_place: dict[Place, list[_Event]]) -> Iterator[tuple[Place, list[_Event]]]:
+    places = sorted(by_place)
+    for place in places[: MOST_JOBS - 1]:
+        yield place, by_place[place]
+    if rest := places[MOST_JOBS - 1 :]:
+        together = [each for place in rest for each in by_place[place]]
+        yield (rest[0] if len(rest) == 1 else (f"{len(rest)} jobs", "")), together
 
 
 def _goes_on(series: Series, start: float) -> bool:
@@ -173,8 +176,8 @@ def _goes_on(series: Series, start: float) -> bool:
     return advised and any(True for _ in series.increases(start - LOOK_BACK, start))
 
 
-def _annotation(kind: str, start: float, end: float, job: str, found: list[_Event], text: str) -> Annotation:
-    tags = [TAG, kind, *([tag("job", job)] if job else [])]
+def _annotation(kind: str, start: float, end: float, place: Place, found: list[_Event], text: str) -> Annotation:
+    tags = [TAG, kind, *(tag(name, value) for name, value in zip(("job", "environment"), place, strict=True) if value)]
     begun, seen = min(each.begun for each in found), max(each.seen for each in found)
     return Annotation(kind, _ms(start), _ms(end), _ms(begun), _ms(seen), tags, text)
 
@@ -235,50 +238,59 @@ def _decisions(found: list[_Event]) -> str:
 
 
 def _deploys(series: list[Series], start: float, end: float, versions: Versions) -> list[Annotation]:
-    """Find versions of a job that are new to it, and remember which it has.
+    """Find versions of a job that are new to an environment, and remember which it has.
 
-    A job that is seen for the first time has deployed nothing. After a gap, what counts is what ran before it.
+    A job that is seen there for the first time has deployed nothing. After a gap, what counts is what ran before it.
     """
-    by_job: dict[str, list[_Event]] = {}
-    texts: dict[str, str] = {}
+    by_place: dict[Place, list[_Event]] = {}
+    texts: dict[Place, str] = {}
     _remember(series, start, versions)
-    for job, by_version in _first_seen(series, start, end).items():
-        before = set(versions.get(job, {}))
+    for place, by_version in _first_seen(series, start, end).items():
+        before = set(versions.get(place, {}))
         new = {version: first for version, first in by_version.items() if version not in before}
         if before and new:
-            now = " and ".join(map(_name, sorted(new)[:_MOST_NAMED]))
-            texts[job] = f"Deploy of {now}, after {', '.join(map(_name, sorted(before)[:_MOST_NAMED]))}"
-            by_job[job] = [_Event({"job": job}, first, first, 1) for first in new.values()]
+            texts[place] = _deploy(new, place[1], before)
+            by_place[place] = [_Event({"job": place[0]}, first, first, 1) for first in new.values()]
     _remember(series, end, versions)
     return [
-        _annotation(DEPLOY, start, end, job, found, texts.get(job) or f"Deploys of {_counted(_by('job', found))}")
-        for job, found in _bounded(by_job)
+        _annotation(DEPLOY, start, end, place, found, texts.get(place) or f"Deploys of {_counted(_by('job', found))}")
+        for place, found in _bounded(by_place)
     ]
 
 
-def _first_seen(series: list[Series], start: float, end: float) -> dict[str, dict[str, float]]:
-    """Return by job and version when it was first seen in the window."""
-    found: dict[str, dict[str, float]] = defaultdict(dict)
+def _deploy(new: Iterable[str], environment: str, before: Iterable[str]) -> str:
+    now = " and ".join(map(_name, sorted(new)[:_MOST_NAMED]))
+    where = f" to {_name(environment)}" if environment else ""
+    return f"Deploy of {now}{where}, after {', '.join(map(_name, sorted(before)[:_MOST_NAMED]))}"
+
+
+def _place(series: Series) -> Place:
+    return series.labels.get("job", ""), series.labels.get("deployment_environment_name", "")
+
+
+def _first_seen(series: list[Series], start: float, end: float) -> dict[Place, dict[str, float]]:
+    """Return by place and version when it was first seen in the window."""
+    found: dict[Place, dict[str, float]] = defaultdict(dict)
     for each in series:
         for time, _ in each.samples:
             if start < time <= end:
-                of_job = found[each.labels.get("job", "")]
+                there = found[_place(each)]
                 version = each.labels.get("service_version", "")
-                of_job[version] = min(time, of_job.get(version, time))
+                there[version] = min(time, there.get(version, time))
                 break
     return found
 
 
 def _remember(series: list[Series], end: float, versions: Versions) -> None:
-    """Keep of each job the versions that it had lately, where "lately" ends with its own last sample."""
+    """Keep of each place the versions that it had lately, where "lately" ends with its own last sample."""
     for each in series:
         if times := [time for time, _ in each.samples if time <= end]:
-            of_job = versions.setdefault(each.labels.get("job", ""), {})
+            there = versions.setdefault(_place(each), {})
             version = each.labels.get("service_version", "")
-            of_job[version] = max(times[-1], of_job.get(version, 0.0))
-    for job, of_job in list(versions.items()):
-        last = max(of_job.values())
-        kept = sorted(of_job, key=lambda version: of_job[version])[-_MOST_VERSIONS:]
-        versions[job] = {version: of_job[version] for version in kept if of_job[version] > last - LOOK_BACK}
-    for job in sorted(versions, key=lambda job: max(versions[job].values()))[:-_MOST_JOBS_KNOWN]:
-        del versions[job]
+            there[version] = max(times[-1], there.get(version, 0.0))
+    for place, there in list(versions.items()):
+        last = max(there.values())
+        kept = sorted(there, key=lambda version: there[version])[-_MOST_VERSIONS:]
+        versions[place] = {version: there[version] for version in kept if there[version] > last - LOOK_BACK}
+    for place in sorted(versions, key=lambda place: max(versions[place].values()))[:-_MOST_JOBS_KNOWN]:
+        del versions[place]

@@ -113,6 +113,19 @@ def plan(settings: Settings, folder: str, title: str, found: list[Json], *, forc
     return made
 
 
+def judged(made: Sources, uid: str, there: Json | None, *, force: bool = False) -> Step:
+    """Say what is to be done with one that is to be created or updated, by what there is under its uid now."""
+    return _step(made, made.bodies[uid], there, force)
+
+
+def removal(there: Json, *, force: bool = False) -> Step:
+    """Say what is to be done with one that a sync has made, and that is wanted no longer."""
+    uid, name = there["uid"], str(there.get("name"))
+    if _untouched(there) or force:
+        return Step(REMOVE, KIND, uid, name)
+    return Step(KEEP, KIND, uid, name, "changed there; --force removes it")
+
+
 def _existing(kind: str, url: str, folder: str, found: list[Json]) -> Json | None:
     """Return the one that we have made, else one of the same type and address."""
     same = [each for each in found if each.get("type") == kind]
@@ -154,10 +167,7 @@ def _removals(folder: str, wanted: dict[str, str], found: list[Json], force: boo
     for each in found:
         kind = str(each.get("type"))
         if kind in NAMES and kind not in wanted and each["uid"] == f"{folder}-{kind}":
-            if _untouched(each) or force:
-                yield Step(REMOVE, KIND, each["uid"], str(each.get("name")))
-            else:
-                yield Step(KEEP, KIND, each["uid"], str(each.get("name")), "changed there; --force removes it")
+            yield removal(each, force=force)
 
 
 def _untouched(source: Json) -> bool:

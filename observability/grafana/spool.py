@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from observability.grafana.errors import GrafanaError
-from observability.grafana.events import Annotation, Versions
+from observability.grafana.events import Annotation
 
 _NAME = "annotator.json"
 _MOST_BYTES = 512 * 1024 * 1024
@@ -17,15 +17,17 @@ _MOST_BYTES = 512 * 1024 * 1024
 class State(msgspec.Struct):
     """All of it.
 
+    A file may still have `versions`, by job alone: they are passed over, since they do not say where they ran.
+
     Args:
         looked_until: Unix time in seconds; 0 for never.
-        versions: see `events.Versions`.
+        deployed: `events.Versions`, as rows of job, environment and versions, since JSON has no pairs for keys.
         pending: what is to be sent, the oldest first.
         dropped: annotations that were given up, of all times.
     """
 
     looked_until: float = 0.0
-    versions: Versions = msgspec.field(default_factory=dict)
+    deployed: list[tuple[str, str, dict[str, float]]] = msgspec.field(default_factory=list)
     pending: list[Annotation] = msgspec.field(default_factory=list)
     dropped: int = 0
 

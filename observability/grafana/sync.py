@@ -23,7 +23,7 @@ Json = dict[str, Any]
 KIND = "dashboard"
 _MESSAGE = "Synced by Sightline, "
 _OURS = re.compile(rf"^{_MESSAGE}([0-9a-f]{{32}})$")
-_MISMATCH = 412
+_CONFLICTS = (409, 412)  # somebody else was quicker: of data sources and folders, of dashboards
 _ATTEMPTS = 3
 
 
@@ -118,53 +118,51 @@ class Sync:
         """
         if step.action not in ACTIONS:
             return step
-        does: dict[str, Callable[[Step], Step]] = {
-            "folder": self._make_folder,
-            sources.KIND: self._change_source,
-            KIND: self._remove_board if step.action == REMOVE else self._save_board,
-        }
-        return does[step.kind](step)
+        if step.kind == "folder":
+            return self._make_folder(step)
+        if step.action == REMOVE:
+            return self._remove_source(step) if step.kind == sources.KIND else self._remove_board(step)
+        return _saved(step, self._source_to_save if step.kind == sources.KIND else self._board_to_save)
 
     def _make_folder(self, step: Step) -> Step:
         try:
             self.grafana.create_folder(step.title, step.uid)
         except GrafanaError as error:
-            if error.status not in (409, _MISMATCH):  # somebody made it meanwhile
+            if error.status not in _CONFLICTS:
                 raise
+            there = find_folder(self.grafana, self.settings.folder)
+            if (there.action, there.uid) != (USE, step.uid):  # all else was planned with that uid
+                raise
+            return _said(there)
         return step
 
-    def _change_source(self, step: Step) -> Step:
-        if step.action == REMOVE:
-            self.grafana.remove_source(step.uid)
-        elif step.action == CREATE:
-            self.grafana.create_source(self.sources.bodies[step.uid])
+    def _source_to_save(self, uid: str) -> tuple[Step, Callable[[], None]]:
+        there = self.grafana.source(uid)
+        return sources.judged(self.sources, uid, there, force=self.force), lambda: self._save_source(uid, there)
+
+    def _save_source(self, uid: str, there: Json | None) -> None:
+        body = self.sources.bodies[uid]
+        if there is None:
+            self.grafana.create_source(body)
         else:
-            self.grafana.update_source(self.sources.bodies[step.uid])
-        return step
+            self.grafana.update_source(body | {"version": there["version"]})
 
-    def _save_board(self, step: Step) -> Step:
-        """Save a dashboard over the version that was judged; where that is the newest no longer, judge anew."""
-        for attempt in range(_ATTEMPTS):
-            there = self.grafana.dashboard(step.uid)
-            judged = self._board(self.boards[step.uid])  # after it was read: whoever saves later is noticed by Grafana
-            if judged.action != step.action:
-                print(f"  {judged}", flush=True)
-            if judged.action not in ACTIONS:
-                return judged
-            try:
-                self._save(step.uid, there)
-            except GrafanaError as error:
-                if (
-                    error.status != _MISMATCH
-                    or attempt == _ATTEMPTS - 1
-                    or error.body.get("status") == "plugin-dashboard"
-                ):
-                    raise
-            else:
-                return judged
-        raise AssertionError("the last attempt either returns or raises")
+    def _remove_source(self, step: Step) -> Step:
+        there = self.grafana.source(step.uid)  # the API removes whatever is there: so look as late as can be
+        if there is None:
+            return step  # it is gone already
+        judged = sources.removal(there, force=self.force)
+        if judged.action != REMOVE:
+            return _said(judged)
+        self.grafana.remove_source(step.uid)
+        return judged
 
-    def _save(self, uid: str, there: Json | None) -> None:
+    def _board_to_save(self, uid: str) -> tuple[Step, Callable[[], None]]:
+        there = self.grafana.dashboard(uid)
+        judged = self._board(self.boards[uid])  # after it was read: whoever saves later is noticed by Grafana
+        return judged, lambda: self._save_board(uid, there)
+
+    def _save_board(self, uid: str, there: Json | None) -> None:
         wanted = self.wanted[uid]
         model: Json = {**wanted, "id": None}
         folder = self.folder
@@ -175,12 +173,41 @@ class Sync:
 
     def _remove_board(self, step: Step) -> Step:
         for judged in self._left_over(step.uid):  # the API removes whatever is there: so look as late as can be
-            if judged.action == REMOVE:
-                self.grafana.remove_dashboard(step.uid)
-            else:
-                print(f"  {judged}", flush=True)
+            if judged.action != REMOVE:
+                return _said(judged)
+            self.grafana.remove_dashboard(step.uid)
             return judged
         return step  # it is gone already
+
+
+def _saved(step: Step, look: Callable[[str], tuple[Step, Callable[[], None]]]) -> Step:
+    """Save over the version that was judged; where that is the newest no longer, judge anew.
+
+    Args:
+        step: what was planned.
+        look: judges what there is under a uid now, and gives what saves over that.
+    """
+    for attempt in range(_ATTEMPTS):
+        judged, save = look(step.uid)
+        if judged.action != step.action:
+            _said(judged)
+        if judged.action not in ACTIONS:
+            return judged
+        try:
+            save()
+        except GrafanaError as error:
+            conflict = error.status in _CONFLICTS and error.body.get("status") != "plugin-dashboard"
+            if not conflict or attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return judged
+    raise AssertionError("the last attempt either returns or raises")
+
+
+def _said(judged: Step) -> Step:
+    """Print what a step has turned into."""
+    print(f"  {judged}", flush=True)
+    return judged
 
 
 def find_folder(grafana: Grafana, title: str) -> Step:

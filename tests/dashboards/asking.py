@@ -97,15 +97,30 @@ class Grafana:
             phase: over which, or at whose end, as the panel has it.
             once: whether to ask at the end only; None leaves it to the panel.
         """
-        window = phase.window
-        span = window.span(seconds(asked.every) if asked.every else self.scrape)
+        at_end = asked.shape in ("instant", "table") if once is None else once
+        answer = self._answer(asked, phase, at_end=at_end)
+        return [each for each in map(_series, answer) if each.values]
+
+    def shown(self, asked: Asked, phase: Phase) -> list[float | None]:
+        """Return what a number shows of each series of a range: what it has at the last point, which may be NaN.
+
+        A series that has ended before is None: Grafana would show what it ended with.
+        """
+        step = self._span(asked, phase).interval
+        points = (phase.window.end - phase.window.start) // step
+        ends = [each["values"][-1] for each in self._answer(asked, phase, at_end=False)]
+        return [float(value) if time > phase.window.start + (points - 0.5) * step else None for time, value in ends]
+
+    def _answer(self, asked: Asked, phase: Phase, *, at_end: bool) -> list[dict[str, Any]]:
+        window, span = phase.window, self._span(asked, phase)
         query = substitute(asked.expression, phase.variables[asked.dashboard], span)
-        if asked.shape in ("instant", "table") if once is None else once:
-            found = self.prometheus.api("query", query=query, time=window.end)
-        else:
-            start, end = window.start, window.end
-            found = self.prometheus.api("query_range", query=query, start=start, end=end, step=span.interval)
-        return [each for each in map(_series, _results(found)) if each.values]
+        if at_end:
+            return _results(self.prometheus.api("query", query=query, time=window.end))
+        start, end = window.start, window.end
+        return _results(self.prometheus.api("query_range", query=query, start=start, end=end, step=span.interval))
+
+    def _span(self, asked: Asked, phase: Phase) -> Span:
+        return phase.window.span(seconds(asked.every) if asked.every else self.scrape)
 
 
 def _line(result: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ The stack runs once: first bare, then whole under a usual load, then under fault
 all, and each test looks at the time that concerns its query.
 """
 
+import math
 import re
 import signal
 import time
@@ -27,6 +28,7 @@ LEAST_SECONDS = 20.0  # of a group: not all that rises says what it waits for
 # A version is news for a rate's window, and the tuner knows a server after one of its own: the usual comes after both.
 SETTLING_SECONDS = 35.0
 USUAL_SECONDS = 20.0
+BARE_SECONDS = 12.0  # in which rates, and what is recorded of them, have begun
 
 NO_ROUTE = re.compile(r'"http_route", "([^"]+)", "http_route", ""')  # how a dashboard names requests without one
 # Of queries that say zero, those which nothing here can make say more.
@@ -35,6 +37,20 @@ NEVER_RISES = {
 }
 
 PROMQL = [each for each in queries() if each.language == "promql"]
+PANELS = {(uid, panel["title"]): panel for uid, board in BOARDS.items() for panel in board["panels"]}
+# Of panels that do not say when they are empty, what needs nothing to fill; annotations are no panels.
+ALWAYS = [
+    each
+    for each in PROMQL
+    if not each.needs
+    and (panel := PANELS.get((each.dashboard, each.panel)))
+    and "noValue" not in panel["fieldConfig"]["defaults"]
+]
+NUMBERS = [
+    each
+    for each in PROMQL
+    if each.shape == "range" and PANELS.get((each.dashboard, each.panel), {"type": ""})["type"] == "stat"
+]
 VARIABLES = [each for each in queries() if each.language in ("label_values", "query_result")]
 
 
@@ -83,7 +99,7 @@ def seen() -> Iterator[Seen]:
     """Run the stack through all of it."""
     with bare() as stack:
         grafana = Grafana(stack.prometheus, provisioned())
-        before = grafana.phase(_lasting(stack, 4))
+        before = grafana.phase(_lasting(stack, BARE_SECONDS))
         stack.rest()
         window = _lasting(stack, SETTLING_SECONDS + USUAL_SECONDS)
         window = Window(window.end - USUAL_SECONDS, window.end)
@@ -205,6 +221,30 @@ def test_what_a_query_needs_is_what_fills_it(seen: Seen, asked: Asked) -> None:
     assert not nonzero(seen.grafana.ask(asked, seen.bare, once=False))
 
 
+@pytest.mark.parametrize("asked", ALWAYS, ids=name)
+def test_where_a_panel_does_not_say_when_it_is_empty_a_server_whom_nobody_asks_fills_it(
+    seen: Seen, asked: Asked
+) -> None:
+    assert seen.grafana.ask(asked, seen.bare), asked.expression
+
+
+@pytest.mark.parametrize("asked", NUMBERS, ids=name)
+def test_a_number_is_of_now_or_says_that_there_is_none(seen: Seen, asked: Asked) -> None:
+    assert seen.gone is not None
+    for phase in (seen.bare, seen.usual, seen.gone):
+        (shown,) = seen.grafana.shown(asked, phase)
+        assert shown is not None, asked.expression
+        assert not math.isnan(shown) or "noValue" in PANELS[asked.dashboard, asked.panel]["fieldConfig"]["defaults"]
+
+
+@pytest.mark.parametrize(("panel", "when"), [("Duration p99", "bare"), ("In flight", "gone"), ("Redis", "bare")])
+def test_of_what_is_not_there_no_number_is_shown(seen: Seen, panel: str, when: str) -> None:
+    (asked,) = [each for each in NUMBERS if each.panel == panel]
+    (shown,) = seen.grafana.shown(asked, getattr(seen, when))
+    assert shown is not None
+    assert math.isnan(shown)
+
+
 @pytest.mark.parametrize("asked", [each for each in PROMQL if each.needs not in {"", *STANDING}], ids=name)
 def test_a_query_of_what_is_rare_fills_under_its_fault(seen: Seen, asked: Asked) -> None:
     assert not nonzero(seen.grafana.ask(asked, seen.usual, once=False)), "there is data when all is well"
@@ -220,7 +260,8 @@ def test_a_query_that_says_zero_when_all_is_well_says_more_when_it_is_not(seen: 
     if reason := not_here(asked.needs) or NEVER_RISES.get((asked.panel, asked.ref)):
         pytest.skip(reason)
     phases = (seen.usual, *seen.broken)
-    assert any(nonzero(seen.grafana.ask(asked, phase, once=False)) for phase in phases), asked.expression
+    times = [(phase, once) for phase in phases for once in (False, True)]  # what comes late may lie between two points
+    assert any(nonzero(seen.grafana.ask(asked, phase, once=once)) for phase, once in times), asked.expression
 
 
 @pytest.mark.parametrize("asked", VARIABLES, ids=name)
@@ -263,6 +304,11 @@ def test_the_first_failure_of_a_route_is_drawn(seen: Seen, panel: str) -> None:
     assert seen.once is not None
     series = seen.grafana.ask(asked[0], seen.once, once=False)
     assert nonzero([each for each in series if each.labels.get("http_route", "/faults/fail") == "/faults/fail"])
+
+
+def test_each_server_has_a_colour_of_its_own(seen: Seen) -> None:
+    """By the last digit of its agent's port."""
+    assert len({instance[-1] for instance in seen.instances}) == len(CLASSES)
 
 
 def test_each_step_of_the_tuner_is_drawn_with_its_end(seen: Seen) -> None:

@@ -4,7 +4,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,11 @@ ALLOY = (ROOT / "monitoring/alloy/config.alloy").read_text()
 LOGQL = [each for each in queries() if each.language == "logql"]
 TRACEQL = [each for each in queries() if each.language == "traceql"]
 ROUTES = ["/todos/<id>", "/faults/fail", "/faults/sleep", "/todos"]
+ODD_ROUTES = ['/a/"b"', "/a\\b", "/a.b|c(d)*", "/a'b"]
+
+
+def uses(asked: Asked, variable: str) -> bool:
+    return re.search(rf"\$\{{?{variable}\b", asked.expression) is not None
 
 
 def name(asked: Asked) -> str:
@@ -116,13 +121,13 @@ def annotated(directory: Path) -> Path:
     return annotator.log_path
 
 
-def sent(asked: Asked, service: str = ALL) -> str:
-    """Put in for the variables what a user sees at first, or with one service chosen."""
+def sent(asked: Asked, service: str = ALL, route: str = ALL) -> str:
+    """Put in for the variables what a user sees at first, or with one service or route chosen."""
     every = {"multi": True, "include_all": True}
     variables = {
         "environment": Variable([ALL], ["test", "canary"], all_value=".*", **every),
         "name": Variable([service], ["sightline", "another"], **every),
-        "route": Variable([ALL], ROUTES, all_value=".*", **every),
+        "route": Variable([route], ROUTES, all_value=".*", **every),
         "worker": Variable([ALL], ["1", "2"], all_value=".*", **every),
     }
     return substitute(asked.expression, variables, Span(1800, scrape=5), asked.language)
@@ -188,14 +193,32 @@ def test_with_nothing_chosen_every_request_is_found(read: dict[str, Node], seen:
     assert any("/nothing-here" in str(each.attributes) for each in servers)
 
 
-@pytest.mark.parametrize("asked", [each for each in (*LOGQL, *TRACEQL) if "$name" in each.expression], ids=name)
+@pytest.mark.parametrize("asked", [each for each in (*LOGQL, *TRACEQL) if uses(each, "name")], ids=name)
 def test_what_is_chosen_above_narrows_lines_and_spans(tmp_path, seen: Seen, asked: Asked):
     (query,) = parse(asked.language, [sent(asked, "another")], tmp_path)
     assert (lines(query, seen.lines) if asked.language == "logql" else spans(query, seen.spans)) == []
 
 
+@pytest.mark.parametrize("route", ODD_ROUTES)
+def test_a_route_of_any_letters_is_found_and_no_other(tmp_path, seen: Seen, route: str):
+    asked = [each for each in LOGQL if each.panel == "Requests"] + [each for each in TRACEQL if each.panel == "Traces"]
+    of_lines, of_spans = (parse(each.language, [sent(each, route=route)], made(tmp_path, each))[0] for each in asked)
+    line = next(each for each in seen.lines if fields(each.text).get("http_route") == "/todos")
+    written = replace(line, text=json.dumps(json.loads(line.text) | {"http.route": route}))
+    assert [each["http_route"] for each in lines(of_lines, [*seen.lines, written])] == [route]
+    span = next(each for each in seen.spans if each.kind == "server")
+    named = replace(span, name=f"GET {route}")
+    assert spans(of_spans, [*seen.spans, named]) == [named]
+
+
+def made(directory: Path, asked: Asked) -> Path:
+    path = directory / asked.language
+    path.mkdir()
+    return path
+
+
 def test_only_what_is_shared_by_all_services_is_not_narrowed():
-    shared = [each for each in (*LOGQL, *TRACEQL) if "$name" not in each.expression]
+    shared = [each for each in (*LOGQL, *TRACEQL) if not uses(each, "name")]
     assert {each.panel for each in shared} == {
         "Lines by container",
         "Failed at the proxy",

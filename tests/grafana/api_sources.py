@@ -38,10 +38,17 @@ class Sources:
             raise Refused(409, message="data source with the same name already exists")
         return body
 
-    # data_source/#get-all-data-sources
+    # data_source/#get-all-data-sources: without their versions
     @endpoint("/datasources", "GET", "datasources:read")
     def every(self) -> list[Json]:
-        return list(self.grafana.sources.values())
+        return [
+            {key: value for key, value in each.items() if key != "version"} for each in self.grafana.sources.values()
+        ]
+
+    # data_source/#get-a-single-data-source-by-uid
+    @endpoint("/datasources/uid/<uid>", "GET", "datasources:read")
+    def one(self, uid: str) -> Json:
+        return self.found(uid)
 
     # data_source/#create-a-data-source
     @endpoint("/datasources", "POST", "datasources:create")
@@ -57,15 +64,18 @@ class Sources:
             "name": body["name"],
         }
 
-    # data_source/#update-an-existing-data-source
+    # data_source/#update-an-existing-data-source; what a `version` does is in Grafana's own pkg/services/datasources:
+    # one that is not the newest is refused, and none overwrites whatever there is
     @endpoint("/datasources/uid/<uid>", "PUT", "datasources:write")
     def update(self, uid: str) -> Json:
         if self.found(uid)["readOnly"]:
             raise Refused(403, message="Cannot update read-only data source")
         body = self.checked()
-        self.grafana.sources[uid] = (
-            self.grafana.sources[uid] | body | {"version": self.grafana.sources[uid]["version"] + 1}
-        )
+        version = body.get("version", 0)
+        if version and version < self.grafana.sources[uid]["version"]:
+            said = "Datasource has already been updated by someone else. Please reload and try again"
+            raise Refused(409, message=said)
+        self.grafana.sources[uid] |= body | {"version": version + 1}
         return {"datasource": self.grafana.sources[uid], "id": 1, "message": "Datasource updated", "name": body["name"]}
 
     # data_source/#delete-an-existing-data-source-by-uid

@@ -100,6 +100,10 @@ class Grafana:
         made = {"access": "proxy", "jsonData": {}, "isDefault": False, "readOnly": False, "version": 1} | source
         self.sources[made["uid"]] = made | {"id": self.id()}
 
+    def edit_source(self, uid: str, **changes: Any) -> None:
+        """Change a data source as somebody does on its page."""
+        self.sources[uid] |= changes | {"version": self.sources[uid]["version"] + 1}
+
     def answer(self, status: int, body: Any, path: str = "/api/", method: str = "", times: int = 1_000_000) -> None:
         """Answer so to requests of a path, instead of what is right."""
         left = itertools.repeat(True, times)

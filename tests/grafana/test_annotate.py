@@ -76,22 +76,25 @@ def waiting(annotator):
 
 
 def test_reloads_deaths_deploys_and_decisions(grafana, prometheus, app, annotator):
-    version = 'target_info{service_version="%s"}'
+    version = 'target_info{service_version="%s",deployment_environment_name="production"}'
+    canary = 'target_info{service_version="1.1",deployment_environment_name="canary"}'
     decision = 'tuner_decisions_total{server="a:9101",action="add_worker",reason="queue",outcome="applied"}'
-    app.set(**{version % "1.0": 1})
-    wait_until(lambda: prometheus.number("count(target_info)") == 1, what="a scrape")
-    annotator()
+    app.set(**{version % "1.0": 1, canary: 1})
+    wait_until(lambda: prometheus.number("count(target_info)") == 2, what="a scrape")
+    seen = time.time()
+    running = annotator()
+    wait_until(lambda: running.state()["looked_until"] > seen, SECONDS, "the window in which the job is new to be over")
     for name, more in ((RELOADS, 1), (DEATHS["timeout"], 3), (DEATHS["recycled"], 5)):
         happens(prometheus, app, name, more)
     app.set(**{decision: 1})  # there is no such counter before the first
     del app.values[version % "1.0"]
     app.set(**{version % "1.1": 1})
     wait_until(
-        lambda: len({kind for each in grafana.annotations for kind in each["tags"]} - {"sightline"}) >= 5, SECONDS
+        lambda: len({kind for each in grafana.annotations for kind in each["tags"]} - {"sightline"}) >= 6, SECONDS
     )
     assert texts(grafana, "reload") == [f"1 reload: {app.target} 1"]
     assert texts(grafana, "worker-death") == [f"3 workers died: timeout 3; on {app.target} 3"]
-    assert texts(grafana, "deploy") == ["Deploy of 1.1, after 1.0"]
+    assert texts(grafana, "deploy") == ["Deploy of 1.1 to production, after 1.0"]
     assert texts(grafana, "tuner") == ["1 decision of the tuner: add_worker for queue at a:9101: applied 1"]
     for each in grafana.annotations:
         assert {"sightline", "job:app"} < set(each["tags"])
@@ -331,6 +334,28 @@ def test_a_spool_that_is_broken_is_begun_anew(grafana, prometheus, app, tmp_path
         wait_until(lambda: running.log_path.exists() and _looked(running), SECONDS)
         happens(prometheus, app, RELOADS)
         wait_until(lambda: texts(grafana, "reload"), SECONDS)
+
+
+def test_a_spool_of_an_earlier_form_goes_on_and_marks_no_deploy(grafana, prometheus, app, tmp_path):
+    """It has versions by job alone; what waits in it is sent, and what is deployed from then on is marked."""
+    version = 'target_info{service_version="%s",deployment_environment_name="production"}'
+    app.set(**{version % "2": 1})
+    wait_until(lambda: prometheus.number("count(target_info)") == 1, what="a scrape")
+    begun = time.time()
+    waits = {"kind": "reload", "window": 1000, "window_end": 2000, "start": 1000, "end": 2000, "text": "1 reload: a 1"}
+    earlier = {"looked_until": begun - 60, "versions": {"app": {"1": begun - 60}}, "dropped": 0}
+    (tmp_path / "annotator/spool").mkdir(parents=True)
+    state = json.dumps(earlier | {"pending": [waits | {"tags": ["sightline", "reload", "job:app"]}]})
+    (tmp_path / "annotator/spool/annotator.json").write_text(state)
+    with Annotator(tmp_path / "annotator", grafana.url, PROMETHEUS_URL=prometheus.url) as running:
+        wait_until(lambda: _looked(running) > begun and not waiting(running), SECONDS, f"all of it: {running.log()}")
+        assert texts(grafana, "reload") == ["1 reload: a 1"]
+        assert texts(grafana, "deploy") == []
+        assert "unreadable" not in running.log()
+        assert "versions" not in running.state()
+        app.set(**{version % "3": 1})
+        wait_until(lambda: texts(grafana, "deploy"), SECONDS, "the deploy")
+    assert texts(grafana, "deploy") == ["Deploy of 3 to production, after 2"]
 
 
 def test_a_stretch_with_too_much_in_it_is_asked_for_in_parts(grafana, tmp_path):

@@ -106,7 +106,7 @@ def test_a_flood_of_jobs_is_bounded_and_nothing_is_uncounted():
 def test_a_flood_of_deploys_is_bounded_and_nothing_is_uncounted():
     jobs = [f"job-{number:04}" for number in range(200)]
     flood = [series((20, 1), service_version="2", job=job) for job in jobs]
-    made = found({job: {"1": START - 10} for job in jobs}, deploy=flood)
+    made = found({(job, ""): {"1": START - 10} for job in jobs}, deploy=flood)
     assert len(made) == events.MOST_JOBS
     assert made[0].text == "Deploy of 2, after 1"
     rest = 200 - events.MOST_JOBS + 1
@@ -136,14 +136,14 @@ def test_a_rolling_deploy_is_one_deploy():
 
 
 def test_after_a_gap_what_ran_before_it_counts():
-    versions = {"app": {"1": START - 5000}}
+    versions = {("app", ""): {"1": START - 5000}}
     assert found(dict(versions), deploy=[series((20, 1), service_version="1")]) == [], "the same again: no deploy"
     (made,) = found(dict(versions), deploy=[series((20, 1), service_version="2")])
     assert made.text == "Deploy of 2, after 1"
 
 
 def test_a_rollback_is_a_deploy_of_the_old():
-    versions = {"app": {"2": START - 10}}
+    versions = {("app", ""): {"2": START - 10}}
     (made,) = found(versions, deploy=[series((20, 1), service_version="1")])
     assert made.text == "Deploy of 1, after 2"
 
@@ -154,6 +154,59 @@ def test_what_is_remembered_of_versions_is_bounded():
     found(versions, deploy=many)
     assert len(versions) == 500
     assert max(map(len, versions.values())) <= 50
+
+
+def in_environment(name, *samples, version, **labels):
+    return series(*samples, deployment_environment_name=name, service_version=version, **labels)
+
+
+def test_a_version_that_goes_from_one_environment_to_another_is_a_deploy_there():
+    canary = in_environment("canary", (-20, 1), (10, 1), (40, 1), version="1.2", instance="c:1")
+    old = in_environment("production", (-20, 1), (10, 1), version="1.1")
+    new = in_environment("production", (20, 1), (40, 1), version="1.2", instance="b:1")
+    (made,) = found(deploy=[canary, old, new])
+    assert made.text == "Deploy of 1.2 to production, after 1.1"
+    assert made.tags == ["sightline", "deploy", "job:app", "environment:production"]
+    assert made.start == 1_020_000
+
+
+def test_a_new_server_of_a_version_that_the_environment_has_is_no_deploy():
+    versions = {("app", "production"): {"1.1": START - 10}, ("app", "canary"): {"1.2": START - 10}}
+    replica = in_environment("production", (20, 1), version="1.1", instance="new:1")
+    assert found(versions, deploy=[replica]) == []
+
+
+def test_an_environment_that_is_seen_for_the_first_time_has_deployed_nothing():
+    versions = {("app", "canary"): {"1.1": START - 10}}
+    assert found(versions, deploy=[in_environment("production", (20, 1), version="1.2")]) == []
+    assert versions["app", "production"] == {"1.2": START + 20}
+
+
+def test_deploys_to_several_environments_are_told_apart_and_found_again():
+    versions = {("app", name): {"1": START - 10} for name in ("", "canary", "production", "x" * 200)}
+    new = [in_environment(name, (20, 1), version="2") for _, name in versions]
+    made = found(versions, deploy=new)
+    assert len({each.key for each in made}) == len(made) == 4
+    assert [each.text.split(",")[0] for each in made[:3]] == [
+        "Deploy of 2",
+        "Deploy of 2 to canary",
+        "Deploy of 2 to production",
+    ]
+    assert all(len(each) <= 100 for one in made for each in one.tags)
+    assert all(len(each.text) < 1000 for each in made)
+
+
+def test_environments_count_as_jobs_where_a_flood_of_deploys_is_bounded():
+    names = [f"review-{number:04}" for number in range(200)]
+    flood = [in_environment(name, (20, 1), version="2") for name in names]
+    made = found({("app", name): {"1": START - 10} for name in names}, deploy=flood)
+    rest = 200 - events.MOST_JOBS + 1
+    assert len({each.key for each in made}) == len(made) == events.MOST_JOBS
+    assert made[-1].tags == ["sightline", "deploy", f"job:{rest} jobs"]
+    assert made[-1].text == f"Deploys of app {rest}"
+    versions = {}
+    found(versions, deploy=[in_environment(f"review-{n}", (10, 1), version="1") for n in range(2000)])
+    assert len(versions) == 500
 
 
 # The tuner
@@ -178,6 +231,9 @@ def test_advice_that_is_repeated_is_said_once():
 def test_a_text_is_html_to_grafana_and_labels_are_not():
     (made,) = found(reload=[series((-1, 0), (10, 1), instance="<script>alert(1)</script>\x1b[2J")])
     assert made.text == "1 reload: &lt;script&gt;alert(1)&lt;/script&gt;\\x1b[2J 1"
+    versions = {("app", "<b>"): {"1": START - 10}}
+    (made,) = found(versions, deploy=[in_environment("<b>", (20, 1), version="2")])
+    assert made.text == "Deploy of 2 to &lt;b&gt;, after 1"
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
@@ -217,10 +273,19 @@ def annotation(number=1):
 
 def test_what_is_saved_is_read_again(tmp_path):
     spool = Spool(tmp_path / "spool")
-    state = State(5.0, {"app": {"1": 2.0}}, [annotation()], 3)
+    state = State(5.0, [("app", "production", {"1": 2.0})], [annotation()], 3)
     spool.save(state)
     assert spool.load() == state
     assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
+
+
+def test_versions_by_job_alone_are_passed_over_and_nothing_else_is(tmp_path):
+    """As earlier annotators have written them."""
+    waits = '{"kind":"reload","window":1,"window_end":2,"start":1,"end":2,"tags":["sightline"],"text":"text"}'
+    earlier = f'{{"looked_until":5.0,"versions":{{"app":{{"1":2.0}}}},"pending":[{waits}],"dropped":3}}'
+    spool = Spool(tmp_path)
+    (tmp_path / "annotator.json").write_text(earlier)
+    assert spool.load() == State(5.0, [], [annotation()], 3)
 
 
 def test_a_spool_has_one_annotator(tmp_path):

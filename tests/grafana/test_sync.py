@@ -221,6 +221,101 @@ def test_who_creates_the_same_meanwhile_is_noticed(grafana, run):
     assert grafana.dashboards["one"].model["title"] == "Alice's"
 
 
+LOKI = "/api/datasources/uid/sightline-loki$"
+ELSEWHERE = {"GRAFANA_LOKI_URL": "http://loki.example:3100"}
+
+
+@pytest.mark.parametrize("moment", ["GET", "PUT"])
+def test_who_changes_a_data_source_between_the_plan_and_the_sync_is_noticed(grafana, run, moment):
+    """Before it is looked at again, or after: then Grafana answers 409."""
+    run("sync")
+    grafana.before(LOKI, moment, lambda: grafana.edit_source("sightline-loki", url="http://alices-loki:3100"))
+    done = run("sync", **ELSEWHERE)
+    assert (done.returncode, done.stderr) == (0, "")
+    planned, kept = [line for line in done.stdout.splitlines() if " sightline-loki " in line]
+    assert planned.startswith("  update ")
+    assert kept.startswith("  keep ")
+    assert kept.endswith("(changed there; --force overwrites it)")
+    assert "1 kept" in done.stdout.partition("Done:")[2]
+    assert grafana.sources["sightline-loki"]["url"] == "http://alices-loki:3100"
+
+
+def test_force_overwrites_also_who_changes_a_data_source_meanwhile(grafana, run):
+    run("sync")
+    grafana.before(LOKI, "PUT", lambda: grafana.edit_source("sightline-loki", url="http://alices-loki:3100"))
+    assert run("sync", "--force", **ELSEWHERE).returncode == 0
+    assert grafana.sources["sightline-loki"]["url"] == "http://loki.example:3100"
+
+
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_who_makes_the_same_data_source_meanwhile_is_noticed(grafana, run, looked_at):
+    def alice():
+        grafana.add_source(uid="sightline-loki", name="Alice's", type="loki", url="http://alices-loki:3100")
+
+    def alice_afterwards():
+        grafana.before("/api/datasources$", "POST", alice)
+
+    grafana.before(LOKI, "GET", alice_afterwards if looked_at else alice)
+    done = run("sync")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "(changed there; --force overwrites it)" in done.stdout
+    assert grafana.sources["sightline-loki"]["url"] == "http://alices-loki:3100"
+
+
+def test_a_data_source_that_is_gone_by_the_time_of_the_update_is_made(grafana, run):
+    run("sync")
+    grafana.before(LOKI, "GET", lambda: grafana.sources.pop("sightline-loki"))
+    done = run("sync", **ELSEWHERE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 created" in done.stdout.partition("Done:")[2]
+    assert grafana.sources["sightline-loki"]["url"] == "http://loki.example:3100"
+
+
+def test_who_changes_a_data_source_before_it_is_removed_keeps_it(grafana, run):
+    run("sync")
+    grafana.before(LOKI, "GET", lambda: grafana.edit_source("sightline-loki", url="http://alices-loki:3100"))
+    done = run("sync", GRAFANA_LOKI_URL="none")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "(changed there; --force removes it)" in done.stdout
+    assert "1 kept" in done.stdout.partition("Done:")[2]
+    assert grafana.sources["sightline-loki"]["url"] == "http://alices-loki:3100"
+    assert plan(run("sync", "--force", GRAFANA_LOKI_URL="none"))["sightline-loki"] == "remove"
+    assert "sightline-loki" not in grafana.sources
+
+
+def test_a_data_source_that_somebody_removes_first_is_no_failure(grafana, run):
+    run("sync")
+    grafana.before(LOKI, "GET", lambda: grafana.sources.pop("sightline-loki"))
+    assert plan(run("sync", GRAFANA_LOKI_URL="none"))["sightline-loki"] == "remove"
+
+
+def test_a_name_that_another_data_source_has_is_one_line(grafana, run):
+    """The status is that of a conflict, and no later look makes it better."""
+    grafana.add_source(uid="alices", name="Sightline Loki", type="loki", url="http://alices-loki:3100")
+    done = run("sync")
+    assert done.returncode == 1
+    said = "Grafana refuses to make the data source Sightline Loki, with 409: data source with the same name"
+    assert done.stderr == f"{said} already exists\n"
+    assert grafana.sources["alices"]["url"] == "http://alices-loki:3100"
+
+
+def test_a_folder_that_somebody_makes_meanwhile_is_used_as_it_is(grafana, run):
+    grafana.before("/api/folders", "POST", lambda: grafana.folders.update(sightline="Alice's"))
+    done = run("sync")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^  use +folder +sightline +Alice's$", done.stdout, re.MULTILINE)
+    assert grafana.folders == {"sightline": "Alice's"}
+    assert grafana.dashboards["one"].folder == "sightline"
+
+
+def test_a_folder_that_is_refused_is_no_folder_that_somebody_made(grafana, run):
+    grafana.answer(409, {"message": "A folder with that name already exists"}, "/api/folders$", "POST")
+    done = run("sync")
+    assert done.returncode == 1
+    assert "Grafana refuses to make the folder Sightline, with 409: A folder with that name" in done.stderr
+    assert grafana.folders == {}
+
+
 def test_a_dashboard_that_grafana_refuses_fails_alone(grafana, run):
     said = {"message": "Dashboard is bad", "status": "bad"}
     grafana.answer(400, said, "/api/dashboards/db", times=1)

@@ -78,7 +78,13 @@ COUNTERS_BY_NAME = re.compile(r"_total$|^pg_stat_database_(xact|blks)")
 NO_SERIES = re.compile(  # strings, variables, selectors, windows, lists of labels, functions and operators
     r'"[^"]*"|\$\w+|\{[^}]*\}|\[[^]]*\]|\b(?:by|without|on|ignoring)\s*\([^)]*\)|\b\w+(?=\s*(?:\(|by\b))'
 )
-OPERATORS = {"or", "and", "unless", "on", "bool", "offset", "m"}
+WINDOWS = {
+    "rate": {"$__rate_interval"},
+    "increase": {"$__rate_interval", "$__range"},
+    "last_over_time": {"1h"},
+    "max_over_time": {"$__range"},
+}
+OPERATORS = {"or", "and", "unless", "on", "bool", "offset", "m", "NaN"}
 # A counter that was not there a window ago: what it shows is what it has gained.
 BEGUN = re.compile(r"\(([\w:]+\{[^}]*\}) unless \1 offset \$__rate_interval\)")
 
@@ -108,6 +114,7 @@ def needed(name: str) -> tuple[tuple[str, ...], set[str]] | None:
         return ('job="tuner"',) if "server" not in metric.labels else ('server=~"$instance"',), {*metric.labels, "job"}
     if metric:
         of_worker = {"worker"} if metric.per_worker else set()
+        # a deploy is of a job to an environment, whichever servers are chosen
         return ours[:1] if name == "target_info" else ours, {*metric.labels, *OF_TARGETS, *of_worker}
     if name in RECORDED:
         labels = LEVELS[name.partition(":")[0]]
@@ -134,8 +141,7 @@ def wrong_selectors(expression: str) -> Iterator[str]:
 def wrong_rates(expression: str) -> Iterator[str]:
     """Say which window is not Grafana's, which counter is raw, and which gauge has a rate."""
     for function, window in re.findall(r"(\w+)\((?:[^()]*?)\[([^]]*)\]", expression):
-        allowed = {"rate": {"$__rate_interval"}, "increase": {"$__rate_interval", "$__range"}}
-        if window not in allowed.get(function, {"1h"} if function == "last_over_time" else set()):
+        if window not in WINDOWS.get(function, set()):
             yield f"{function} over {window}"
     rated = set(re.findall(r"(?:rate|increase)\(([\w:]+)", expression))
     for name, _ in selectors(expression):

@@ -321,6 +321,7 @@ class TestTheLintItself:
         [
             ("rate(gunicorn_reloads_total{@}[5m])", "rate over 5m"),
             ("rate(gunicorn_reloads_total{@}[$__range])", "rate over $__range"),
+            ("max_over_time(gunicorn_workers{@}[5m])", "max_over_time over 5m"),
             (
                 "(gunicorn_reloads_total{@} unless gunicorn_info{@} offset $__rate_interval)",
                 "the counter gunicorn_reloads_total is raw",

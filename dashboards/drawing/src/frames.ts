@@ -4,11 +4,13 @@ import { createDataFrame, DataFrame, FieldConfig, FieldType } from '@grafana/dat
 
 import { Answer, Series, Target } from './recorded';
 
-/** Of the columns of a search for traces, as the data source for Tempo sets them. */
-const CONFIG: Record<string, FieldConfig> = {
-  'Trace ID': { custom: { width: 200 } },
-  'Start time': { custom: { width: 200 } },
-  Duration: { unit: 'ms', custom: { width: 120 } },
+/** The columns of a search for traces by what they show, as the data source for Tempo names and sets them. */
+const TRACE_COLUMNS: Record<string, { name: string; config: FieldConfig }> = {
+  'Trace ID': { name: 'traceID', config: { unit: 'string', custom: { width: 200 } } },
+  'Start time': { name: 'startTime', config: { custom: { width: 200 } } },
+  Service: { name: 'traceService', config: {} },
+  Name: { name: 'traceName', config: {} },
+  Duration: { name: 'traceDuration', config: { unit: 'ms', custom: { width: 120 } } },
 };
 
 export function framesOf(target: Target, answer: Answer): DataFrame[] {
@@ -67,7 +69,10 @@ function tableOf(refId: string, rows: Array<Record<string, string | number>>): D
     const values = rows.map((row) => row[name] ?? null);
     const numeric = values.some((value) => typeof value === 'number');
     const type = name === 'Time' || name === 'Start time' ? FieldType.time : numeric ? FieldType.number : FieldType.string;
-    return { name, type, config: CONFIG[name] ?? {}, values };
+    const column = TRACE_COLUMNS[name];
+    return column
+      ? { name: column.name, type, config: { ...column.config, displayNameFromDS: name }, values }
+      : { name, type, config: {}, values };
   });
   return createDataFrame({ refId, fields });
 }

@@ -31,6 +31,7 @@ interface Key {
 }
 
 const GAP = 1;
+const LABEL = 14; // how high a name is
 
 export function HeatmapPanel(props: PanelProps) {
   const { panel, frames } = props;
@@ -122,7 +123,7 @@ function together(cells: Cell[]): Cell[] {
 }
 
 function Cells({ rows, keys, share, width, height }: PanelProps & { rows: Row[]; keys: Key[]; share: number }) {
-  const config = configOf(rows, share);
+  const config = configOf(rows, share, height);
   const items = keys.map(({ label, color }) => ({ label, color, yAxis: 1 }));
   const legend = items.length ? (
     <VizLayout.Legend placement="bottom">
@@ -137,14 +138,14 @@ function Cells({ rows, keys, share, width, height }: PanelProps & { rows: Row[];
   );
 }
 
-function configOf(rows: Row[], share: number): UPlotConfigBuilder {
+function configOf(rows: Row[], share: number, height: number): UPlotConfigBuilder {
   const config = new UPlotConfigBuilder(timeZone);
   const from = timeRange.from.valueOf();
   const to = timeRange.to.valueOf();
   config.addScale({ scaleKey: 'x', isTime: true, orientation: ScaleOrientation.Horizontal, direction: ScaleDirection.Right, range: () => [from, to] });
   config.addScale({ scaleKey: 'y', orientation: ScaleOrientation.Vertical, direction: ScaleDirection.Up, range: () => [0, rows.length] });
   config.addAxis({ scaleKey: 'x', isTime: true, placement: AxisPlacement.Bottom, timeZone, theme, grid: { show: false } });
-  const every = Math.ceil(rows.length / 12); // labels that would lie upon each other help nobody
+  const every = Math.ceil((rows.length * LABEL) / height); // labels that would lie upon each other help nobody
   config.addAxis({
     scaleKey: 'y',
     placement: AxisPlacement.Left,
