@@ -87,16 +87,20 @@ def _by_memory(signals: Signals) -> int | None:
 
 
 def _learned(signals: Signals, history: History, now: float) -> int:
-    """Return the learned ceiling while it lasts; 0 for none. What other workers were like says nothing of these."""
+    """Return the learned ceiling while it lasts, for workers of the same kind; 0 for none."""
     if now >= history.learned_until:
         return 0
     for step in reversed(history.steps):
         if step.signals is not None and step.outcome is Outcome.UNDONE and step.before == history.learned_ceiling:
             then = step.signals
-            same = (then.worker_class, then.slots) == (signals.worker_class, signals.slots)
             more = signals.cpu_share < CPU_BOUND and load.demand(signals) > LEARNED_FOR * load.demand(then)
-            return history.learned_ceiling if same and not more else 0
+            return history.learned_ceiling if alike(then, signals) and not more else 0
     return history.learned_ceiling
+
+
+def alike(one: Signals, other: Signals) -> bool:
+    """Tell whether workers are of one kind: what was learned of another says nothing of these."""
+    return (one.worker_class, one.slots) == (other.worker_class, other.slots)
 
 
 def growth(signals: Signals, limits: Limits, history: History, now: float) -> tuple[Hold, ...]:

@@ -3,13 +3,13 @@
 from observability.tuning import load
 from observability.tuning.model import Limits, Signals
 from observability.tuning.thresholds import (
-    AFTERWARDS,
     BACKLOG_HIGH,
     BLOCKS,
     BUSY_CORES,
     BY_CHANCE,
     CPU_BOUND,
     CPU_FULL,
+    ENOUGH,
     ERRORS,
     ERRORS_OF,
     HALF,
@@ -104,7 +104,7 @@ def dependency(signals: Signals, limits: Limits) -> bool:
 
 def io_wait(signals: Signals, limits: Limits) -> bool:
     """Tell whether sync workers wait for something else than the CPU."""
-    waiting = signals.cpu_share < CPU_BOUND and not load.waits_for_cpu(signals)
+    waiting = signals.cpu_share < CPU_BOUND and not load.waits_for_cpu(signals) and not load.computes(signals)
     return crowded(signals, limits) and waiting and signals.worker_class == "sync"
 
 
@@ -124,26 +124,36 @@ def processes(signals: Signals, limits: Limits) -> bool:
 
 
 def cpu_bound(signals: Signals, limits: Limits) -> bool:
-    """Tell whether the CPU is what is short."""
-    return crowded(signals, limits) and signals.cpu_share >= CPU_BOUND
+    """Tell whether the CPU is what is short.
+
+    Where requests do nothing but compute, and no core is without a worker, threads would not help, however much of the
+    CPU others on this machine use.
+    """
+    full = load.computes(signals) and signals.run_queue < STARVED and signals.workers_target >= signals.cores
+    return crowded(signals, limits) and (signals.cpu_share >= CPU_BOUND or full)
 
 
-def by_chance(signals: Signals, limits: Limits) -> bool:
-    """Tell whether the slots are so few that requests which come at random moments have to wait, busy as they are."""
+def by_chance(signals: Signals, limits: Limits, share: float = BY_CHANCE) -> bool:
+    """Tell whether requests that come at random moments would wait that share of the objective for so few slots."""
     if load.looped(signals) or not signals.service_seconds:
         return False
     expected = load.wait_by_chance(load.slots(signals), signals.in_flight, signals.service_seconds)
-    return expected >= BY_CHANCE * limits.queue_objective
+    return expected >= share * limits.queue_objective
 
 
 def few_slots(signals: Signals, limits: Limits) -> bool:
     """Tell whether requests wait because there are few slots, though none is always taken.
 
-    While U rises, a minute's mean tells nothing of chance: half of that minute was before the load.
+    While U changes, a minute's mean tells nothing of chance: half of that minute was before the load.
     """
     idle = signals.cpu_share < CPU_BOUND and signals.run_queue < STARVED
-    steady = signals.busy < SATURATED and not signals.busy_rising
+    steady = signals.busy < SATURATED and not signals.busy_changing
     return waits(signals, limits) and idle and steady and by_chance(signals, limits)
+
+
+def changing(signals: Signals, limits: Limits) -> bool:
+    """Tell whether requests wait, and it is too early to say for what."""
+    return waits(signals, limits) and signals.busy_changing
 
 
 def late(signals: Signals) -> bool:
@@ -191,7 +201,7 @@ def holds_with_one_less(signals: Signals, limits: Limits) -> bool:
     """Tell whether one worker less would do the most of the last ten minutes: by its slots, the CPU, and by chance."""
     left = load.slots_with_one_less(signals)
     expected = load.wait_by_chance(left, peak(signals), signals.service_seconds or 0.0)
-    short = peak(signals) > PLANNED * left or expected > AFTERWARDS * limits.queue_objective
+    short = peak(signals) > PLANNED * left or expected > ENOUGH * limits.queue_objective
     return not short and signals.cpu_share < CPU_BOUND
 
 

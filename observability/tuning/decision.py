@@ -27,7 +27,7 @@ def decide(signals: Signals, limits: Limits, history: History, now: float) -> De
     ceiling = bounds.ceiling(signals, limits, history, now)
     if row.lowers_ceiling:
         ceiling = min(ceiling, max(limits.floor, signals.workers_target - 1))
-    growth, wanted = bounds.growth(signals, limits, history, now), row.action(signals)
+    growth, wanted = bounds.growth(signals, limits, history, now), row.action(signals, limits)
     holds: tuple[bounds.Hold, ...] = ()
     if wanted is Action.ADD:
         holds = growth
@@ -106,13 +106,12 @@ def lost(signals: Signals, history: History) -> bool:
     A reload does that: it reads the configuration, which knows nothing of signals to the master. It is no reason to
     make the changes again; whether the load still wants them, the signals say.
     """
-    known = bool(history.steps) and history.accepted > 0 and not _watched(history)
-    return known and signals.workers_target == history.steps[0].before != history.accepted
+    return _counts(signals, history) and signals.workers_target == history.steps[0].before != history.accepted
 
 
 def _accepted(signals: Signals, history: History) -> list[Advice]:
     """Advise to set what was found to be right, before or after a reload has lost it."""
-    if not history.steps or not history.accepted or _watched(history):
+    if not _counts(signals, history):
         return []
     count, began = history.accepted, history.steps[0].before
     if lost(signals, history):
@@ -123,6 +122,14 @@ def _accepted(signals: Signals, history: History) -> list[Advice]:
         return []
     expect = f"The server starts with the {units.workers(count)} that its load was found to want."
     return [Advice("WEB_CONCURRENCY", str(count), str(began), why, expect)]
+
+
+def _counts(signals: Signals, history: History) -> bool:
+    """Tell whether there is an accepted count, and it was found for workers such as these."""
+    if not history.steps or not history.accepted or _watched(history):
+        return False
+    then = next((step.signals for step in reversed(history.steps) if step.signals), None)
+    return then is None or bounds.alike(then, signals)
 
 
 def _watched(history: History) -> bool:

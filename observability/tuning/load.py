@@ -3,7 +3,7 @@
 import math
 
 from observability.tuning.model import SLOTTED, THREADED, Signals
-from observability.tuning.thresholds import HALF, SATURATED, THROTTLED
+from observability.tuning.thresholds import CPU_FULL, HALF, SATURATED, THROTTLED
 
 _LONGEST_LINE = 10_000  # slots; among so many none is short by chance
 _FIVE_OF_100 = 0.05
@@ -65,6 +65,13 @@ def whole_cores(signals: Signals) -> int:
 def cores_beyond(signals: Signals) -> int:
     """Return the most workers that work on the CPU may have: the cores, and one try."""
     return whole_cores(signals) + 1
+
+
+def computes(signals: Signals) -> bool:
+    """Tell whether a request computes, or waits for a CPU to do so, nearly all of its time, as far as one knows."""
+    if not signals.service_seconds or signals.cpu_seconds_per_request is None:
+        return False
+    return (1 + signals.run_queue) * signals.cpu_seconds_per_request >= CPU_FULL * signals.service_seconds
 
 
 def waits_for_cpu(signals: Signals) -> bool:

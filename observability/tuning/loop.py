@@ -109,6 +109,7 @@ class Loop:
         self._others: dict[str, _Others] = {}
         self._started, self._begun = time.monotonic(), False
         self._stopping = threading.Event()
+        self._held = mode  # when the last look began: a switch that came since is seen in the rest after it
         self.beat = time.monotonic()
         self.rounds = 0
         self.fresh = 0  # servers with fresh signals in the last round
@@ -134,11 +135,11 @@ class Loop:
 
     def _rest(self) -> None:
         """Wait for the next look: a notification, the kill switch, or time brings it."""
-        before, end = self.mode()[0], time.monotonic() + self._pause()
+        end = time.monotonic() + self._pause()
         while not self._stopping.is_set():
             self.beat = time.monotonic()
             self._stopping.wait(min(_SLICE_SECONDS, max(0.0, end - self.beat)))
-            if time.monotonic() >= end or self._wake.is_set() or self.mode()[0] is not before:
+            if time.monotonic() >= end or self._wake.is_set() or self.mode()[0] is not self._held:
                 break
         self._wake.clear()
 
@@ -152,6 +153,7 @@ class Loop:
         """Look at every server once."""
         now = self._clock()
         mode, why = self.mode()
+        self._held = mode
         self._voice.mode(mode, why)
         if told := self._inbox.drain():
             alerts = sorted({each.alert for each in told})[:5]

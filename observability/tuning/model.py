@@ -71,6 +71,7 @@ class Signals:
         busy: U; mean over the workers of the share of time in which each could take no more.
         busy_by_worker: the same of each worker, the busiest first.
         busy_rising: whether U is higher than it was five minutes ago, by a tenth or more.
+        busy_changing: whether U is another than it was a window ago, by a tenth or more, or nobody knows what it was.
         cpu_share: C; CPU used by the workers / cores.
         run_queue: R; seconds that threads waited for a CPU / seconds that they had one.
         throttled: share of the quota's periods in which the group was stopped.
@@ -117,6 +118,7 @@ class Signals:
     busy: float = 0.0
     busy_by_worker: tuple[float, ...] = ()
     busy_rising: bool = False
+    busy_changing: bool = False
     cpu_share: float = 0.0
     run_queue: float = 0.0
     throttled: float = 0.0

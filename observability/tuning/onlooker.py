@@ -159,6 +159,7 @@ class Onlooker:
             low_seconds=trends.low_seconds(self._points, self.window),
             quiet_peak=trends.quiet_peak(self._points, self.idle, self.window),
             busy_before=trends.value_before(self._points, mark.time - RISING_WINDOWS * self.window, self.window),
+            busy_window_ago=trends.value_before(self._points, mark.time - self.window, self.window),
             leak_bytes=trends.leak((each for known in self._marks for each in known.memory), self.window),
         )
 

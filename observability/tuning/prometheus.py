@@ -191,6 +191,7 @@ class Prometheus:
             low_seconds=trends.low_seconds(points, window),
             quiet_peak=trends.quiet_peak(points, self.idle, window),
             busy_before=trends.value_before(points, theirs - RISING_WINDOWS * window, window),
+            busy_window_ago=trends.value_before(points, theirs - window, window),
             leak_bytes=trends.leak((each for each in past.memory if lives <= each.time <= theirs), window),
         )
 

@@ -9,7 +9,7 @@ from observability.tuning.model import SLOTTED, Signals
 WINDOW_SECONDS = 60.0  # of the recording rules' rates
 LOOK_BACK_WINDOWS = 15  # what low_seconds is seen in
 RISING_WINDOWS = 5
-RISING = 0.1
+OTHER = 0.1  # by so much U is another
 PRELOADED = 0.5
 # Without these there is no server to decide on. A rate of Prometheus' is too low until there are counters of a whole
 # window: then WHOLE is there.
@@ -46,6 +46,7 @@ class Numbers:
         low_seconds: as trends.low_seconds() returns it.
         quiet_peak: as trends.quiet_peak() returns it.
         busy_before: the busy ratio of some minutes ago; None where nobody looked.
+        busy_window_ago: the same of a window ago.
         leak_bytes: as trends.leak() returns it.
     """
 
@@ -55,6 +56,7 @@ class Numbers:
     low_seconds: float = 0.0
     quiet_peak: float | None = None
     busy_before: float | None = None
+    busy_window_ago: float | None = None
     leak_bytes: float = 0.0
 
     @property
@@ -110,6 +112,7 @@ def assemble(server: str, now: float, numbers: Numbers, window: float = WINDOW_S
     values = numbers.values
     queue = queue_of(values, numbers.worker_class, window)
     rate, cpu = values["requests_per_second"], values.get("cpu_cores", 0.0)
+    busy, before, ago = values["busy"], numbers.busy_before, numbers.busy_window_ago
     used, pss = values.get("memory_used"), values.get("worker_memory")
     plain = {name: values[name] for name in _AS_THEY_ARE if name in values}
     return Signals(
@@ -126,7 +129,8 @@ def assemble(server: str, now: float, numbers: Numbers, window: float = WINDOW_S
         queue_p95=queue.seconds,
         queue_source=queue.source,
         busy_by_worker=tuple(sorted(numbers.busy_by_worker, reverse=True)),
-        busy_rising=numbers.busy_before is not None and values["busy"] - numbers.busy_before >= RISING,
+        busy_rising=before is not None and busy - before >= OTHER,
+        busy_changing=ago is None or abs(busy - ago) >= OTHER,
         cpu_share=cpu / values["cores"] if values["cores"] > 0 else 0.0,
         master_memory=max(0.0, used - pss) if used is not None and pss is not None else None,
         errors_burning=values.get("errors_burning", 0.0) > 0,

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from observability.tuning import conditions, load, sizing, units, wording
 from observability.tuning.model import Action, Advice, Limits, Signals
 from observability.tuning.thresholds import (
-    AFTERWARDS,
     BACKLOG_HIGH,
     BLOCKS,
     BY_CHANCE,
     CPU_BOUND,
     CPU_FULL,
+    ENOUGH,
     ERRORS,
     ERRORS_OF,
     HALF,
@@ -63,7 +63,7 @@ class Row:
     meaning: str
     holds: Callable[[Signals, Limits], bool]
     explain: Explain
-    action: Callable[[Signals], Action] = lambda _: Action.HOLD
+    action: Callable[[Signals, Limits], Action] = lambda *_: Action.HOLD
     does: str = "nothing to the workers"
     advise: Callable[[Signals, Limits, int], tuple[Advice, ...]] = lambda *_: ()
     vetoes: str = ""
@@ -83,32 +83,32 @@ def matching(signals: Signals, limits: Limits) -> tuple[Row, ...]:
     return tuple(row for row in TABLE if row.holds(signals, limits))
 
 
-def _add(_: Signals) -> Action:
-    return Action.ADD
+def _always(action: Action) -> Callable[[Signals, Limits], Action]:
+    return lambda *_: action
 
 
-def _remove(_: Signals) -> Action:
-    return Action.REMOVE
-
-
-def _memory(signals: Signals) -> Action:
+def _memory(signals: Signals, _: Limits) -> Action:
     return Action.REMOVE if conditions.workers_hold_memory(signals) else Action.HOLD
 
 
-def _starved(signals: Signals) -> Action:
+def _starved(signals: Signals, _: Limits) -> Action:
     return Action.REMOVE if signals.workers_target > load.cores_beyond(signals) else Action.HOLD
 
 
-def _bound(signals: Signals) -> Action:
+def _bound(signals: Signals, _: Limits) -> Action:
     return Action.ADD if conditions.try_left(signals) else Action.HOLD
 
 
-def _hub(signals: Signals) -> Action:
+def _hub(signals: Signals, _: Limits) -> Action:
     return Action.ADD if conditions.core_left(signals) else Action.HOLD
 
 
-def _backlog(signals: Signals) -> Action:
+def _backlog(signals: Signals, _: Limits) -> Action:
     return Action.ADD if conditions.cpu_left(signals) else Action.HOLD
+
+
+def _few_slots(signals: Signals, limits: Limits) -> Action:
+    return Action.ADD if conditions.by_chance(signals, limits, ENOUGH) else Action.HOLD
 
 
 def _starved_advice(signals: Signals, limits: Limits, _: int) -> tuple[Advice, ...]:
@@ -133,7 +133,7 @@ def _hub_advice(signals: Signals, limits: Limits, ceiling: int) -> tuple[Advice,
     return (*instead, *sizing.more_cpu(signals))
 
 
-def _few_slots_advice(signals: Signals, limits: Limits, ceiling: int) -> tuple[Advice, ...]:
+def _slots_advice(signals: Signals, limits: Limits, ceiling: int) -> tuple[Advice, ...]:
     if signals.worker_class == "sync":
         return sizing.threads_instead(signals, limits, ceiling)
     return sizing.more_slots(signals)
@@ -144,20 +144,14 @@ def _idle_advice(signals: Signals, _: Limits, __: int) -> tuple[Advice, ...]:
     return sizing.workers(signals, signals.workers_target - 1, why, "Less memory at the same speed")
 
 
-def _cpu_advice(signals: Signals, *_: object) -> tuple[Advice, ...]:
-    return sizing.more_cpu(signals)
-
-
 def _backlog_advice(signals: Signals, limits: Limits, ceiling: int) -> tuple[Advice, ...]:
     if signals.cpu_share >= CPU_BOUND:
         return sizing.more_cpu(signals)
-    if signals.worker_class == "sync":
-        return sizing.threads_instead(signals, limits, ceiling)
-    return sizing.more_slots(signals)
+    return _slots_advice(signals, limits, ceiling)
 
 
 _Q = f"Q > objective, U >= {units.percent(SATURATED)}"
-_AFTERWARDS = "the objective" if AFTERWARDS == 1 else f"{units.percent(AFTERWARDS)} of the objective"
+_ENOUGH = "the objective" if ENOUGH == 1 else f"{units.percent(ENOUGH)} of the objective"
 _LOW_CPU = f"C < {units.percent(CPU_BOUND)}"
 _QUEUE = ("queue_p95", "queue_source", "queued", "backlog", "requests_per_second")
 _SLOTS = (*_QUEUE, "busy", "cpu_share", "cores", "in_flight", "service_seconds", "workers_target", "slots")
@@ -238,12 +232,13 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         name="io_wait",
-        when=f"{_Q}, {_LOW_CPU}, sync; and less than {units.percent(HALF)} of a request's time is waiting for a CPU",
-        signals=_SLOTS,
+        when=f"{_Q}, {_LOW_CPU}, sync; a request waits for a CPU less than {units.percent(HALF)} of its time, and "
+        f"computes or waits for one less than {units.percent(CPU_FULL)}",
+        signals=(*_SLOTS, "run_queue", "cpu_seconds_per_request"),
         meaning="All sync workers wait for something else, one request each; waiting wants threads, not processes.",
         holds=conditions.io_wait,
         explain=wording.slots,
-        action=_add,
+        action=_always(Action.ADD),
         does="one worker more meanwhile; GUNICORN_WORKER_CLASS=gthread with GUNICORN_THREADS for what is there",
         advise=sizing.threads_instead,
     ),
@@ -254,7 +249,7 @@ TABLE: tuple[Row, ...] = (
         meaning="Every thread (or connection) of every worker is taken, and the CPU is not.",
         holds=conditions.threads,
         explain=wording.slots,
-        action=_add,
+        action=_always(Action.ADD),
         does="one worker more meanwhile; half as many GUNICORN_THREADS (GUNICORN_WORKER_CONNECTIONS) again, or more",
         advise=lambda signals, *_: sizing.more_slots(signals),
     ),
@@ -265,36 +260,37 @@ TABLE: tuple[Row, ...] = (
         meaning="There are fewer workers than cores, and each is full.",
         holds=conditions.processes,
         explain=wording.slots,
-        action=_add,
+        action=_always(Action.ADD),
         does="one worker more; WEB_CONCURRENCY",
         advise=_processes_advice,
     ),
     # The facts end at C < 70 % and begin again where workers starve: two workers that compute on two cores are between.
     Row(
         name="cpu_bound",
-        when=f"{_Q}, C >= {units.percent(CPU_BOUND)}",
-        signals=(*_SLOTS, "run_queue"),
-        meaning="The CPU is what is short, and the workers nearly fill it.",
+        when=f"{_Q}; C >= {units.percent(CPU_BOUND)}, or no core is without a worker, R < {STARVED:g}, and a request "
+        f"computes or waits for a CPU {units.percent(CPU_FULL)} of its time",
+        signals=(*_SLOTS, "run_queue", "cpu_seconds_per_request"),
+        meaning="The CPU is what is short: requests compute, and the workers would fill it.",
         holds=conditions.cpu_bound,
         explain=wording.cpu_bound,
         action=_bound,
         does="one worker more, up to cores + 1: one try; APP_CPUS or REPLICAS",
-        advise=_cpu_advice,
+        advise=lambda signals, *_: sizing.more_cpu(signals),
     ),
     # Little's law alone has 65 % of two slots do as well as 65 % of twenty; chance does not.
     Row(
         name="few_slots",
-        when=f"Q > objective, U < {units.percent(SATURATED)} and does not rise, {_LOW_CPU}, "
-        f"R < {STARVED:g}, sync and gthread: requests "
-        f"that come at random moments wait {units.percent(BY_CHANCE)} of the objective or more for so few slots "
-        "(Erlang C)",
-        signals=(*_SLOTS, "busy_rising", "run_queue"),
+        when=f"Q > objective, U < {units.percent(SATURATED)} and as a minute ago, {_LOW_CPU}, "
+        f"R < {STARVED:g}, sync and gthread: requests that come at random moments wait {units.percent(BY_CHANCE)} of "
+        "the objective or more for so few slots (Erlang C)",
+        signals=(*_SLOTS, "busy_changing", "run_queue"),
         meaning="There are so few slots that requests find all of them taken by chance, and wait.",
         holds=conditions.few_slots,
         explain=wording.few_slots,
-        action=_add,
-        does="one worker more; on sync GUNICORN_WORKER_CLASS=gthread with GUNICORN_THREADS, else more GUNICORN_THREADS",
-        advise=_few_slots_advice,
+        action=_few_slots,
+        does=f"one worker more where that wait is {_ENOUGH} or more; on sync GUNICORN_WORKER_CLASS=gthread with "
+        "GUNICORN_THREADS, else more GUNICORN_THREADS",
+        advise=_slots_advice,
     ),
     # Nor do they say what ails a server whose threads wait for CPUs that it does not use, and CpuStarved fires then.
     Row(
@@ -344,13 +340,13 @@ TABLE: tuple[Row, ...] = (
         name="idle",
         when=f"more workers than the floor; on sync and gthread: Q <= {units.percent(QUIET)} of the objective for "
         f"10 min, and one worker less would do the most of that time with {units.percent(PLANNED)} of its slots, "
-        f"{_LOW_CPU}, and an expected wait of at most {_AFTERWARDS} (Erlang C); on event loops, or where that is not "
+        f"{_LOW_CPU}, and an expected wait of at most {_ENOUGH} (Erlang C); on event loops, or where that is not "
         f"known: U < {units.percent(IDLE)} and Q about 0 for 10 min",
         signals=("low_seconds", "quiet_peak", *_SLOTS),
         meaning="There are more workers than the work needs.",
         holds=conditions.idle,
         explain=wording.idle,
-        action=_remove,
+        action=_always(Action.REMOVE),
         does="one worker less; WEB_CONCURRENCY",
         advise=_idle_advice,
         urgency=1,
@@ -367,6 +363,16 @@ TABLE: tuple[Row, ...] = (
         "else people shed load; slots as above, or APP_CPUS and REPLICAS",
         advise=_backlog_advice,
         urgency=3,
+    ),
+    # Q is a quantile, and over the objective with a load's first seconds; U is a mean, and takes a minute to get there.
+    Row(
+        name="changing",
+        when="Q > objective, and U is another than a minute ago, or nobody knows what it was then",
+        signals=(*_SLOTS, "busy_changing"),
+        meaning="Requests wait, and the load has just changed: what it wants, the next minute tells.",
+        holds=conditions.changing,
+        explain=wording.slots,
+        urgency=1,
     ),
     # An alert on waiting requests that met with "nothing is short" would send people away from where they must look.
     Row(

@@ -140,6 +140,7 @@ _SHOWN: tuple[tuple[str, str, Callable[..., str]], ...] = (
     ("busy", "busy", units.percent),
     ("busy_by_worker", "busy, each worker", _shares),
     ("busy_rising", "busier than five minutes ago", _yes),
+    ("busy_changing", "busy as it was not a minute ago", _yes),
     ("cpu_share", "CPU used, of the cores", units.percent),
     ("run_queue", "waiting for a CPU / having one", _count),
     ("throttled", "CPU quota used up, of its periods", units.percent),

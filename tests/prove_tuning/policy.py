@@ -117,6 +117,7 @@ class Tuned:
         ended = [each for each in day.recent if begin < each.end <= now]
         workers, cores = day.server.workers, day.machine.cores
         last, before = self._points[-1], trends.value_before(self._points, now - RISING_SECONDS, MINUTE)
+        ago = trends.value_before(self._points, now - MINUTE, MINUTE)
         (cpu_before, waited_before), (cpu, waited) = self._contended[0], self._contended[-1]
         computed, contended = cpu - cpu_before, waited - waited_before
         count = len(ended)
@@ -141,7 +142,8 @@ class Tuned:
             backlog_limit=2048.0,
             busy=last.busy,
             busy_by_worker=(last.busy,) * workers,
-            busy_rising=before is not None and last.busy - before >= reader.RISING,
+            busy_rising=before is not None and last.busy - before >= reader.OTHER,
+            busy_changing=ago is None or abs(last.busy - ago) >= reader.OTHER,
             cpu_share=computed / MINUTE / cores,
             run_queue=contended / computed if computed else 0.0,
             low_seconds=trends.low_seconds(self._points, MINUTE),

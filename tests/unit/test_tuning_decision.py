@@ -144,7 +144,9 @@ def test_memory_takes_a_worker_and_lowers_the_ceiling():
     assert (killed.workers, killed.ceiling) == (4, 4), "by size and by use, thirteen would fit"
 
 
-@pytest.mark.parametrize("name", ["stuck", "errors", "hub_blocked", "dependency", "skew", "unclear", "contended"])
+@pytest.mark.parametrize(
+    "name", ["stuck", "errors", "hub_blocked", "dependency", "skew", "changing", "unclear", "contended"]
+)
 def test_what_no_worker_mends_gets_none(name):
     assert decided(CASES[name]).action == Action.HOLD
     assert decided(CASES[name]).workers == CASES[name].workers_target
@@ -264,6 +266,16 @@ def test_what_was_accepted_is_to_be_set_before_a_reload_loses_it():
     assert lines(decided(live(WELL, 7), history=history)) == [], "somebody else has chosen"
     watched = History((step(WAITING, 3, 10.0),), accepted=2)
     assert lines(decided(live(WELL, 3), history=watched)) == []
+
+
+@pytest.mark.parametrize("other", [{"worker_class": "gthread", "slots": 3.0}, {"slots": 2.0}])
+@pytest.mark.parametrize("workers", [2, 3])
+def test_what_was_accepted_for_other_workers_is_not_advised(other, workers):
+    """Whoever has set the threads that were advised is not to set the workers as well that were to do without."""
+    history = kept((9000.0, 2, 3), accepted=3)
+    history = replace(history, steps=(*history.steps, Step(NOW - 8000.0, Action.ADD, 3, 4, "undo", Outcome.KEPT)))
+    assert lines(decided(live(WELL, workers, **other), history=history)) == []
+    assert not lost(live(WELL, workers, **other), history)
 
 
 def test_each_variable_is_advised_once_and_never_its_own_value():

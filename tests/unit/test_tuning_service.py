@@ -201,6 +201,25 @@ class TestTheStopFile:
         play.round()
         assert (play.asked, play.history.steps) == ([], ())
 
+    def test_it_is_told_at_once_where_it_came_between_a_look_and_the_rest(self, play):
+        play.settings = replace(play.settings, poll_seconds=600.0, watch_seconds=600.0)
+        play.restart()
+        looked = play.loop.round
+
+        def switched_off_after():
+            looked()
+            if play.loop.rounds == 1:
+                (play.directory / "stop").touch()
+            else:
+                play.loop.stop()
+
+        play.loop.round = switched_off_after
+        thread = threading.Thread(target=play.loop.run, daemon=True)
+        thread.start()
+        thread.join(10)
+        play.loop.stop()
+        assert [play.value(catalogue.TUNER_MODE, mode) for mode in Mode] == [1, 0, 0]
+
     def test_it_holds_to_the_last_moment(self, play, monkeypatch):
         """It comes while the step is being written down: the step is not made, and none is left."""
         monkeypatch.setattr("os.fsync", lambda _: (play.directory / "stop").touch())

@@ -435,6 +435,11 @@ def test_numbers_become_signals():
     assert (signals.busy_rising, signals.reloading, signals.preload, signals.settled) == (True, True, True, False)
     assert not assemble("a:1", 100.0, replace(numbers, busy_before=0.66)).busy_rising
     assert not assemble("a:1", 100.0, replace(numbers, busy_before=None)).busy_rising
+    changing = {
+        ago: assemble("a:1", 100.0, replace(numbers, busy_window_ago=ago)).busy_changing
+        for ago in (0.64, 0.66, 0.84, 0.86, None)
+    }
+    assert changing == {0.64: True, 0.66: False, 0.84: False, 0.86: True, None: True}
     assert replace(numbers, worker_class="").missing == ["worker_class"]
     without = assemble("a:1", 0.0, Numbers({**values, "requests_per_second": 0.0}, "sync"))
     assert without.cpu_seconds_per_request is None
@@ -568,6 +573,14 @@ class TestOnlooker:
         assert rising.busy_rising
         assert rising.low_seconds == 0.0
         assert not self.read([*calm, *full, *[page(busy={"1": 0.9})] * 70]).busy_rising
+
+    def test_load_that_is_another_than_a_minute_ago(self):
+        calm, full = [page(busy={"1": 0.1})] * 30, [page(busy={"1": 0.9})] * 30
+        assert not self.read(calm).busy_changing
+        assert self.read([*calm, *full[:8]]).busy_changing
+        assert not self.read([*calm, *full]).busy_changing
+        assert self.read([*full, *calm[:8]]).busy_changing
+        assert self.read(calm[:12]).busy_changing, "nobody knows what was a minute ago"
 
     def test_the_most_in_flight_of_ten_minutes_in_which_nobody_waited(self):
         """Two a second that take 0.1 s each are 0.2 at a time, as the first ten looks have; then one at a time."""

@@ -102,6 +102,7 @@ CASES: dict[str, Signals] = {
     "leak": replace(WELL, leak_bytes=30.0 * MIB),
     "idle": replace(WELL, workers_target=5, workers_live=5, busy=0.1, low_seconds=700.0),
     "backlog": replace(WELL, backlog=1900.0, queue_p95=0.01),
+    "changing": replace(WELL, queue_p95=0.3, queue_source="proxy", busy=0.3, busy_changing=True),
     "unclear": replace(WELL, queue_p95=0.3, queue_source="proxy", in_flight=0.2, busy=0.1),
 }
 
@@ -145,6 +146,7 @@ _MAYBE = {
     "backlog": _some(0, 2048),
     "busy": _some(0, 1),
     "busy_rising": st.booleans(),
+    "busy_changing": st.booleans(),
     "cpu_share": _some(0, 1.2),
     "run_queue": _some(0, 20),
     "throttled": _some(0, 1),

@@ -21,7 +21,7 @@ NAMED_WITHIN = 180.0  # a window, an evaluation, and two looks
 LASTS_SECONDS = 90.0  # from then on, so that something else has its time to go wrong in
 OVER_WITHIN = 180.0
 WELL = "well"
-UNDECIDED = {WELL, "unclear"}  # while the windows fill, requests may wait for what is not known yet
+UNDECIDED = {WELL, "changing", "unclear"}  # while the windows fill, requests may wait for what is not known yet
 FAST, SLOW = 0.02, 0.6
 
 Fault = Callable[[Run], AbstractContextManager[Any]]
