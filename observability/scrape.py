@@ -323,6 +323,9 @@ class Scraper:
         live = [reading for reading in workers if reading.live]
         page.put(catalogue.ACTIVE_REQUESTS, sum(reading.values[layout.ACTIVE] for reading in live))
         page.put(catalogue.WORKERS, sum(reading.forked for reading in live), "live")
+        page.put(
+            catalogue.WORKERS, sum(reading.forked and bool(reading.note.get("booted")) for reading in live), "booted"
+        )
         page.put(catalogue.STORE_REFUSED, sum(reading.values[layout.REFUSED] for reading in readings))
 
     def _put_self(self, begun: float) -> None:

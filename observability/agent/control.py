@@ -4,6 +4,7 @@ It is compare and set: who asks says how many workers he believes are wanted, an
 two who ask at once cannot do it twice, and nothing is lost by asking again. docs/control.md tells what it answers.
 """
 
+import functools
 import os
 import signal
 import time
@@ -145,11 +146,13 @@ class Control:
             preload=any(reading.note.get("preload", False) for reading in masters),
         )
 
-    def change(self, change: Change, address: str) -> int:
+    def change(self, change: Change, address: str, admit: Callable[[], None]) -> int:
         """Make a change, and return how many workers are wanted now.
 
         Args:
+            change: what is asked for.
             address: who asks, for the log.
+            admit: refuses whoever may not; asked once more where much time has passed, since the token may have gone.
 
         Raises:
             Refused: nothing was done; or, as `unconfirmed`, the master has not yet taken what it was told.
@@ -163,6 +166,7 @@ class Control:
             if change.change > 0 and not seen.preload:
                 self._refuse_unless_bootable(address)
                 self._refuse_unless_safe(change)  # that took its time
+                admit()
             return self._signal(change, address)
         finally:
             self._busy = False
@@ -239,11 +243,12 @@ def install(app: Flask, control: Control) -> None:
     @app.post("/workers")
     def workers() -> Response:
         address = request.remote_addr or ""
+        admit = functools.partial(control.guard.admit, address, request.headers.get("Authorization", ""))
         try:
-            control.guard.admit(address, request.headers.get("Authorization", ""))
+            admit()
             change = _read()
             request.environ[serving.CONNECTION].cancel()  # each wait from here on has an end of its own, and later
-            return _answer(200, {"target": control.change(change, address)})
+            return _answer(200, {"target": control.change(change, address, admit)})
         except Refused as refused:
             return _answer(refused.status, refused.body)
 

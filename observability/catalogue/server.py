@@ -59,7 +59,12 @@ PRESSURE = declare(
 )
 
 # Master
-WORKERS = declare("gunicorn_workers", "gauge", "Worker processes: wanted (target), and alive (live).", ("state",))
+WORKERS = declare(
+    "gunicorn_workers",
+    "gauge",
+    "Worker processes: wanted (target), alive (live), and those that have loaded the app (booted).",
+    ("state",),
+)
 EXIT_CAUSES = (
     "timeout",
     "oom_killed",

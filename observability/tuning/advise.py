@@ -17,12 +17,12 @@ from observability.settings import SettingsError, load
 from observability.tuning import text, units
 from observability.tuning.asked import STEP_SECONDS, Asked, asked_for
 from observability.tuning.asking import named
-from observability.tuning.decision import decide
+from observability.tuning.decision import decide, within_replica
 from observability.tuning.model import History, Limits, Signals
 from observability.tuning.onlooker import Onlooker
 from observability.tuning.prometheus import MOST_STEPS, Prometheus
 from observability.tuning.reader import ReadError
-from observability.tuning.settings import Settings
+from observability.tuning.settings import Settings, beside_kubernetes
 from observability.tuning.text import Advised, Spell
 
 NOTHING = 4  # exit status: there was nothing to decide on
@@ -129,9 +129,11 @@ def _advised(
     if not asked.prometheus:
         limits = replace(limits, window_seconds=asked.watch)
     found: dict[str, dict[float, Advised]] = defaultdict(dict)
+    kubernetes = beside_kubernetes()
     for at, servers in moments.items():
         for signals in servers:
-            found[signals.server][at] = Advised(signals, decide(signals, limits, History(), at))
+            decision = decide(signals, limits, History(), at)
+            found[signals.server][at] = Advised(signals, within_replica(decision) if kubernetes else decision)
     if asked.server and asked.server not in found:
         known = ", ".join(sorted(found)[:10])
         raise ReadError(f"{named(asked.prometheus or asked.agent)}: knows no server {asked.server!r}, but {known}")

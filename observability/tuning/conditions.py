@@ -74,7 +74,8 @@ def starved(signals: Signals) -> bool:
 
 def contended(signals: Signals, limits: Limits) -> bool:
     """Tell whether requests wait while the workers wait for CPUs that they do not use."""
-    some = signals.run_queue >= STARVED and load.cores_used(signals) > BUSY_CORES
+    late = signals.run_queue >= STARVED or load.waits_for_cpu(signals)
+    some = late and load.cores_used(signals) > BUSY_CORES
     return waits(signals, limits) and some and signals.cpu_share < CPU_FULL
 
 
@@ -111,7 +112,8 @@ def io_wait(signals: Signals, limits: Limits) -> bool:
 def threads(signals: Signals, limits: Limits) -> bool:
     """Tell whether threads or connections are what is short."""
     if load.threaded(signals):
-        short = signals.run_queue < STARVED
+        # Python computes in one thread of a process at a time: one that has its core wants no more of them
+        short = signals.run_queue < STARVED and load.share_of_core(signals) < WHOLE_CORE
     else:
         short = load.looped(signals) and load.slots_taken(signals)
     return crowded(signals, limits) and signals.cpu_share < CPU_BOUND and short

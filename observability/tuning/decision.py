@@ -1,6 +1,6 @@
 """One decision from signals, limits and history: a pure function, which looks at no clock and no file."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from math import isfinite
 
 from observability.tuning import bounds, conditions, table, units
@@ -46,6 +46,11 @@ def decide(signals: Signals, limits: Limits, history: History, now: float) -> De
         urgency=_urgency(row, signals, history),
         numbers=_numbers(row, signals),
     )
+
+
+def within_replica(decision: Decision) -> Decision:
+    """Leave out what belongs to a platform's autoscaler: how many replicas there are."""
+    return replace(decision, advice=tuple(each for each in decision.advice if each.variable != "REPLICAS"))
 
 
 def _unusable(signals: Signals, limits: Limits) -> str:

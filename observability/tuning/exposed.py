@@ -48,6 +48,7 @@ _OF_WORKERS = {
     catalogue.WORKER_PSS.name: "size",
     catalogue.WORKER_START.name: "started",
 }
+_WORKERS = {"target": "workers_target", "booted": "workers_live"}
 _WANTED = _COUNTERS.keys() | _GAUGES.keys() | _OF_WORKERS.keys() | {catalogue.WORKERS.name, catalogue.WORKER_INFO.name}
 
 Key = tuple[str, ...]
@@ -99,8 +100,8 @@ class Mark:
         elif name == catalogue.WORKER_INFO.name:
             of = labels.get("worker_class", "")
             self.classes[of] = self.classes.get(of, 0) + 1
-        elif labels.get("state") in ("target", "live"):
-            self.gauges[f"workers_{labels['state']}"] = value
+        elif labels.get("state") in _WORKERS:
+            self.gauges[_WORKERS[labels["state"]]] = value
         if len(self.counters) + len(self.workers) + len(self.classes) > MOST_SERIES:
             raise ValueError(f"shows more than {MOST_SERIES} series that matter here")
 

@@ -312,9 +312,7 @@ class Loop:
 
     def _decision(self, signals: Signals, history: History, now: float) -> Decision:
         decision = deciding.decide(signals, self._settings.limits, history, now)
-        if self._within_replica:
-            decision = replace(decision, advice=tuple(each for each in decision.advice if each.variable != "REPLICAS"))
-        return decision
+        return deciding.within_replica(decision) if self._within_replica else decision
 
     def _decide(self, signals: Signals, history: History, now: float) -> None:
         """Decide, do it where the mode lets it be done, and say so."""

@@ -53,7 +53,7 @@ class Signals:
         age: how long ago that was, for the oldest of the samples that a decision rests on.
         worker_class: as gunicorn names it: sync, gthread, gevent, asgi ...
         workers_target: workers that the master wants.
-        workers_live: workers that are alive.
+        workers_live: workers that are alive, and have loaded the app.
         slots: concurrent requests that a worker can take: 1, its threads, its connections.
         cores: the control group's CPU quota, else the host's cores.
         requests_per_second: requests finished.

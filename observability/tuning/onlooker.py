@@ -159,9 +159,15 @@ class Onlooker:
             low_seconds=trends.low_seconds(self._points, self.window),
             quiet_peak=trends.quiet_peak(self._points, self.idle, self.window),
             busy_before=trends.value_before(self._points, mark.time - RISING_WINDOWS * self.window, self.window),
-            busy_window_ago=trends.value_before(self._points, mark.time - self.window, self.window),
+            busy_window_ago=self._busy_window_ago(mark.time),
             leak_bytes=trends.leak((each for known in self._marks for each in known.memory), self.window),
         )
+
+    def _busy_window_ago(self, now: float) -> float | None:
+        """Return how busy it was a window ago, or at the first look where that is not as long ago."""
+        ago = trends.value_before(self._points, now - self.window, self.window)
+        first = self._points[0] if self._points else None
+        return first.busy if ago is None and first and now - first.time >= _ENOUGH * self.window else ago
 
     def _events(self) -> dict[str, float]:
         """Return what is counted over more than a window."""

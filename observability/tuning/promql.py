@@ -58,7 +58,8 @@ def numbers(job: str, window: float = WINDOW_SECONDS) -> str:
     asked = {
         **{name: _of_each("max", series, job) for name, series in _RULES.items()},
         "workers_target": _of_each("sum", "gunicorn_workers", job, 'state="target"'),
-        "workers_live": _of_each("sum", "gunicorn_workers", job, 'state="live"'),
+        # one that boots again and again is always alive, and never takes a request
+        "workers_live": _of_each("sum", "gunicorn_workers", job, 'state="booted"'),
         "slots": _of_each("max", "gunicorn_worker_capacity_requests", job),
         "cores": _of_each("max", "gunicorn_usable_cpu_cores", job),
         "backlog_limit": _of_each("sum", "gunicorn_listen_backlog_limit", job),

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from observability.tuning.model import SLOTTED, Signals
+from observability.tuning.thresholds import OTHER
 
 WINDOW_SECONDS = 60.0  # of the recording rules' rates
 LOOK_BACK_WINDOWS = 15  # what low_seconds is seen in
 RISING_WINDOWS = 5
-OTHER = 0.1  # by so much U is another
 PRELOADED = 0.5
 # Without these there is no server to decide on. A rate of Prometheus' is too low until there are counters of a whole
 # window: then WHOLE is there.

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from observability.tuning import bounds
 from observability.tuning.model import Action, Decision, History, Limits, Outcome, Signals, Step
 
 # Vetoes that hold for taking a removal back too, which is growth.
@@ -49,7 +50,7 @@ def failed(
         return Outcome.INCONCLUSIVE, "The memory, or the clock, has lost what it was to be compared with."
     if now - signals.age < step.time + _HANDLED_SECONDS:
         return None  # what is seen is older than the step
-    late = passed > settle_seconds
+    late = passed > max(settle_seconds, 2 * min(signals.boot_seconds, bounds.LONGEST_BOOT))
     if target != step.after and (late or target != step.before):
         reason = "a reload, a deploy or a person has set it, or the change never arrived"
         return Outcome.INCONCLUSIVE, f"The target is {target}, not {step.after}: {reason}."

@@ -244,7 +244,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         name="threads",
-        when=f"{_Q}, {_LOW_CPU}, gthread with R < {STARVED:g}; or an event loop whose connections are taken",
+        when=f"{_Q}, {_LOW_CPU}, gthread with R < {STARVED:g}, less than {units.percent(WHOLE_CORE)} of the core "
+        "that each worker can have; or an event loop whose connections are taken",
         signals=(*_SLOTS, "run_queue"),
         meaning="Every thread (or connection) of every worker is taken, and the CPU is not.",
         holds=conditions.threads,
@@ -295,7 +296,8 @@ TABLE: tuple[Row, ...] = (
     # Nor do they say what ails a server whose threads wait for CPUs that it does not use, and CpuStarved fires then.
     Row(
         name="contended",
-        when=f"Q > objective, R >= {STARVED:g}, C < {units.percent(CPU_FULL)}",
+        when=f"Q > objective, R >= {STARVED:g} or a request waits for a CPU {units.percent(HALF)} of its time, "
+        f"C < {units.percent(CPU_FULL)}",
         signals=(*_QUEUE, *_CPU),
         meaning="The workers wait for CPUs that they do not use: others on this machine do.",
         holds=conditions.contended,

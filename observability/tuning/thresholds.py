@@ -18,6 +18,7 @@ QUIET: Final = 0.5  # of the objective: who waits less is no reason to keep a wo
 BY_CHANCE: Final = 0.5  # of the objective: a queue is explained where requests at random moments wait so long already
 # Chosen by simulated days (tests/prove_tuning/simulation.py): of 0.5, 4 % more worker hours.
 ENOUGH: Final = 1.0  # of the objective: slots of which chance makes no longer waits are enough
+OTHER: Final = 0.1  # by so much of the time the busy ratio is another than it was
 HALF: Final = 0.5  # of the slots in use before any growth: Netflix's concurrency limits grow no sooner
 NO_QUEUE: Final = 0.2  # of the objective: 10 ms of 50 ms, twice what a histogram makes of its lowest bucket of 5 ms
 BACKLOG_HIGH: Final = 0.8  # of its limit; as the alert ListenBacklogGrowing, where it is critical

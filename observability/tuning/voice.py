@@ -71,7 +71,8 @@ class Voice:
 
     def gone(self, server: str) -> None:
         """Say nothing more of a server that has not been there for long."""
-        self.once("stale", server)
+        self._said = {each for each in self._said if each[1] != server}
+        self._troubles = {each: since for each, since in self._troubles.items() if each[1] != server}
         self._frozen.pop(server, None)
         self._tally.forget(server)
 

@@ -329,9 +329,9 @@ def test_preload_under_gevent_serves_and_claims_slots(serve: Callable[..., Serve
 def test_ttin_and_ttou_move_the_target_and_the_live_count(serve: Callable[..., Server]) -> None:
     server = serve()
     server.signal(signal.SIGTTIN)
-    wait_until(lambda: server.metrics().by("state", "gunicorn_workers") == {"target": 3, "live": 3})
+    wait_until(lambda: server.metrics().by("state", "gunicorn_workers") == {"target": 3, "live": 3, "booted": 3})
     server.signal(signal.SIGTTOU)
-    wait_until(lambda: server.metrics().by("state", "gunicorn_workers") == {"target": 2, "live": 2})
+    wait_until(lambda: server.metrics().by("state", "gunicorn_workers") == {"target": 2, "live": 2, "booted": 2})
 
 
 def test_what_is_alerted_on_by_its_increase_is_shown_before_the_first(serve: Callable[..., Server]) -> None:

@@ -137,4 +137,4 @@ def test_a_counter_of_a_workers_own_children_is_no_live_worker(serve: Callable[.
     assert server.get("/fork").text == "forked"
     found = server.metrics()
     assert found.sum("probe_things_total", kind="forked") == 1
-    assert found.by("state", "gunicorn_workers") == {"target": 2, "live": 2}
+    assert found.by("state", "gunicorn_workers") == {"target": 2, "live": 2, "booted": 2}

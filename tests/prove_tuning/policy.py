@@ -16,6 +16,7 @@ from observability.tuning.memory import Memory
 from observability.tuning.model import Decision, History, Limits, Mode, Outcome, Signals
 from observability.tuning.settings import Settings
 from observability.tuning.tally import Tally
+from observability.tuning.thresholds import OTHER
 from observability.tuning.voice import Voice
 from observability.tuning.webhook import Inbox
 from tests.prove_tuning.day import MINUTE, STEP, Day, percentile
@@ -142,8 +143,8 @@ class Tuned:
             backlog_limit=2048.0,
             busy=last.busy,
             busy_by_worker=(last.busy,) * workers,
-            busy_rising=before is not None and last.busy - before >= reader.OTHER,
-            busy_changing=ago is None or abs(last.busy - ago) >= reader.OTHER,
+            busy_rising=before is not None and last.busy - before >= OTHER,
+            busy_changing=ago is None or abs(last.busy - ago) >= OTHER,
             cpu_share=computed / MINUTE / cores,
             run_queue=contended / computed if computed else 0.0,
             low_seconds=trends.low_seconds(self._points, MINUTE),

@@ -128,6 +128,19 @@ def without_a_token_there_is_no_control(ground: Ground) -> None:
 
 
 @story(())
+def a_token_that_goes_during_the_check_goes_for_the_change_as_well(ground: Ground) -> None:
+    server = ground.start()
+    checked = ground.on_disk.with_name("checked")
+    ground.on_disk.write_text(f"import time; open({str(checked)!r}, 'w').close(); time.sleep(2)\n" + GOOD)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, server, 1, 2)
+        wait_until(checked.exists, what="the check")
+        ground.token.unlink()
+        assert refusal(asked.result(60)) == (404, "off")
+    assert workers(server) == {"target": 2, "live": 2, "booted": 2}
+
+
+@story(())
 def a_new_token_holds_at_once(ground: Ground) -> None:
     server = ground.start()
     ground.token.write_text("another-horse-entirely")

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from observability.settings import Server
-from observability.tuning import bounds, load, table, verdict
+from observability.tuning import advise, bounds, load, table, verdict
+from observability.tuning.asked import Asked
 from observability.tuning.decision import decide, lost
 from observability.tuning.model import Action, History, Limits, Outcome, Step
 from scripts import docs
@@ -276,6 +277,17 @@ def test_what_was_accepted_for_other_workers_is_not_advised(other, workers):
     history = replace(history, steps=(*history.steps, Step(NOW - 8000.0, Action.ADD, 3, 4, "undo", Outcome.KEPT)))
     assert lines(decided(live(WELL, workers, **other), history=history)) == []
     assert not lost(live(WELL, workers, **other), history)
+
+
+def test_beside_kubernetes_advice_of_now_leaves_replicas_out_too(monkeypatch):
+    asked = Asked("http://prometheus", "", "", None, 0.0, 60.0)
+    starved = CASES["starved"]
+    with_replicas = advise._advised({1.0: [starved]}, asked, Limits())
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    within = advise._advised({1.0: [starved]}, asked, Limits())
+    said = [[each.variable for each in found[starved.server][1.0].decision.advice] for found in (with_replicas, within)]
+    assert "REPLICAS" in said[0]
+    assert said[1] == [each for each in said[0] if each != "REPLICAS"] != []
 
 
 def test_each_variable_is_advised_once_and_never_its_own_value():

@@ -284,6 +284,7 @@ def test_prometheus_itself_says_what_we_take_it_to_say(tmp_path):
         f'gunicorn_workers{{{of("two")}, state="live"}}': "2x60",  # nobody says that it has gone: it is not seen again
         f'gunicorn_workers{{{of("three")}, state="live"}}': "_x80 2x20",
         f'gunicorn_workers{{{of("three")}, state="target"}}': "_x80 3x20",
+        f'gunicorn_workers{{{of("three")}, state="booted"}}': "_x80 1x20",
         f'gunicorn_worker_busy_ratio{{{of("one")}, worker="1"}}': "0.5x100",
         f'gunicorn_worker_busy_ratio{{{of("two")}, worker="1"}}': "0.25x60",
         f"gunicorn_reloads_total{{{of('one')}}}": "_x59 1x20 2x20",
@@ -306,6 +307,7 @@ def test_prometheus_itself_says_what_we_take_it_to_say(tmp_path):
         ("7m10s", "whole_window", {"one": 2, "two": 2}),
         ("7m50s", "whole_window", {"one": 2, "two": 2, "three": 2}),
         ("8m", "workers_target", {"three": 3}),
+        ("8m", "workers_live", {"three": 1}),  # the other boots, perhaps again and again
         ("30s", "errors_burning", {"": 1}),
         ("5m55s", "errors_burning", {}),
         ("2m", "worker_class", {"one": 2}),
@@ -449,7 +451,7 @@ def page(**changes):
     """Write what an agent shows, by the writer that it uses."""
     shown = {"requests": 0.0, "reloads": None, "busy": {"1": 0.5}, "timeouts": 0.0, "errors": 0.0} | changes
     written = Page()
-    for state in ("target", "live"):
+    for state in ("target", "live", "booted"):
         written.put(catalogue.WORKERS, len(shown["busy"]), state)
     written.put(catalogue.USABLE_CORES, 2)
     written.put(catalogue.EXITS, shown["timeouts"], "timeout")
@@ -475,7 +477,7 @@ class TestTheAgentsPage:
     )
     def test_ours_is_read_as_the_library_reads_it(self, backlogs):
         written = Page()
-        for state in ("target", "live"):
+        for state in ("target", "live", "booted"):
             written.put(catalogue.WORKERS, 2, state)
         for listener, value in backlogs.items():
             written.put(catalogue.LISTEN_BACKLOG, value, listener)
@@ -492,7 +494,7 @@ class TestTheAgentsPage:
 
     def test_histograms_are_summed_over_routes_by_bound(self):
         lines = [f'{catalogue.REQUEST_DURATION.name}_bucket{{http_route="{route}",le="0.1"}} 3' for route in "ab"]
-        mark = exposed.read("\n".join([*lines, 'gunicorn_workers{state="live"} 1']), 0.0, 0.0)
+        mark = exposed.read("\n".join([*lines, 'gunicorn_workers{state="booted"} 1']), 0.0, 0.0)
         assert mark.counters == {(f"{catalogue.REQUEST_DURATION.name}_bucket", "0.1"): 6.0}
 
     @pytest.mark.parametrize("shown", ["", "<html></html>", "{}", "up 1\n", "gunicorn_workers 2\n", "\x00" * 1000])
@@ -580,7 +582,8 @@ class TestOnlooker:
         assert self.read([*calm, *full[:8]]).busy_changing
         assert not self.read([*calm, *full]).busy_changing
         assert self.read([*full, *calm[:8]]).busy_changing
-        assert self.read(calm[:12]).busy_changing, "nobody knows what was a minute ago"
+        assert not self.read(calm[:12]).busy_changing, "as since the first look"
+        assert self.read([*calm[:6], *full[:6]]).busy_changing
 
     def test_the_most_in_flight_of_ten_minutes_in_which_nobody_waited(self):
         """Two a second that take 0.1 s each are 0.2 at a time, as the first ten looks have; then one at a time."""

@@ -99,6 +99,7 @@ EDGES = [
     ("threads", {"busy": 0.8}, {"busy": 0.79}),
     ("threads", {"cpu_share": 0.69}, {"cpu_share": 0.7}),
     ("threads", {"run_queue": 0.99}, {"run_queue": 1.0}),
+    ("threads", {"cores": 4.0, "cpu_share": 0.39}, {"cores": 4.0, "cpu_share": 0.4}),  # 80 % of a core each
     (
         "threads",
         {"worker_class": "gevent", "slots": 10, "in_flight": 16.0},
@@ -129,6 +130,11 @@ EDGES = [
     ("few_slots", {"service_seconds": 0.0132}, {"service_seconds": 0.013}),
     ("few_slots", {}, {"service_seconds": None}),
     ("contended", {"run_queue": 1.0}, {"run_queue": 0.99}),
+    (
+        "contended",
+        {"run_queue": 0.9, "cpu_seconds_per_request": 0.0556, "service_seconds": 0.1},
+        {"run_queue": 0.9, "cpu_seconds_per_request": 0.0555, "service_seconds": 0.1},
+    ),
     ("contended", {"cpu_share": 0.84}, {"cpu_share": 0.85}),
     ("contended", {"cpu_share": 0.11}, {"cpu_share": 0.1}),
     ("contended", {"queue_p95": 0.0501}, {"queue_p95": 0.05}),

@@ -241,7 +241,11 @@ def test_the_mode_is_shown_and_its_change_is_said(voice, lines, tally):
 def test_a_server_that_is_gone_leaves_its_counters_only(voice, tally):
     decided(voice)
     voice.looked(SIGNALS, 1000.0)
+    voice.trouble("agent", "it does not answer", A)
+    voice.once("undo", A, "a step cannot be taken back yet")
     voice.gone(A)
+    assert not voice._troubles
+    assert not voice._said
     page = tally.page()
     gauges = [
         name for name, each in page.items() if each.kind == "gauge" and any(("server", A) in c for c in each.children)
