@@ -110,7 +110,7 @@ def _edge() -> list[Panel]:
         graph(
             "Requests at the edge and in the app",
             "Requests each second that nginx took, and that the app answered. The edge far above the app: requests do "
-            "not reach it. The exporter's own are among those of nginx.",
+            "not reach it. nginx is of all servers: compare with All chosen. The exporter's own are among its.",
             "reqps",
             [
                 query(
@@ -309,7 +309,14 @@ def _cache() -> list[Panel]:
             "Share of the look-ups that found nothing, and went to the database. Above the line the cache saves "
             "nothing: raise CACHE_TTL_SECONDS or CACHE_ENTRIES, or do without.",
             "percentunit",
-            [query(f"{rate('miss')} / ({rate('hit|miss')} > 0)", "{{cache}}", by=["cache"], most=3)],
+            [
+                query(
+                    f"({rate('miss')} or {rate('hit|miss')} * 0) / ({rate('hit|miss')} > 0)",
+                    "{{cache}}",
+                    by=["cache"],
+                    most=3,
+                )
+            ],
             high=1,
             limits=above(limit("CacheUseless", "info")),
             alerts=["CacheUseless"],

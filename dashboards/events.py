@@ -13,12 +13,14 @@ DEATHS: Final = "|".join(sorted(set(catalogue.EXIT_CAUSES) - catalogue.EXPECTED_
 # would show no deploy, and one that is gone for a day, and no choice any more, would be no witness of what ran before.
 _DEPLOYED: Final = f'target_info{{job=~"$job",{OF_ENVIRONMENT}}}'
 _VERSIONS: Final = "(job, deployment_environment_name, service_version)"
+# Of a label that is not there, Grafana writes the name.
+_UNNAMED: Final = '"deployment_environment_name", "no environment", "deployment_environment_name", ""'
 DEPLOYS: Final = Annotation(
     "Deploy",
     query(
-        f"max by {_VERSIONS} ({_DEPLOYED}) unless on {_VERSIONS} "
+        f"label_replace(max by {_VERSIONS} ({_DEPLOYED}) unless on {_VERSIONS} "
         # as far back as one point lies from the next, so that a deploy is seen however long a time is shown
-        f"max by {_VERSIONS} (last_over_time({_DEPLOYED}[1h] offset $__rate_interval))",
+        f"max by {_VERSIONS} (last_over_time({_DEPLOYED}[1h] offset $__rate_interval)), {_UNNAMED})",
         "",
         by=["job", "deployment_environment_name", "service_version"],
         most=5,

@@ -75,30 +75,24 @@ def _choice(name: str, label: str, values: str, most: int, all_value: str = "", 
     return Variable(name, label, "", Query("label_values", values, by=(of,), most=most, needs=needs), all_value)
 
 
-def _lately(name: str, label: str, of: str, most: int, *, hidden: bool = False, **matching: str) -> Variable:
+def _lately(name: str, label: str, of: str, *matching: str, most: int, **more: Any) -> Variable:
     """Offer the values of a label of servers that there were in the last day.
 
-    So All goes on standing for them while none of them is seen, however long that is in the time range shown.
+    So what is chosen goes on standing for them while none of them is seen, however short a time is shown.
     """
-    selector = ",".join([OF_ENVIRONMENT, *(f'{key}=~"{value}"' for key, value in matching.items())])
-    asked = f"query_result(group by ({of}) (last_over_time(target_info{{{selector}}}[1d])))"
-    return Variable(name, label, "", Query("query_result", asked, by=(of,), most=most), hidden=hidden)
+    selector = f"{{{','.join(matching)}}}" if matching else ""
+    asked = f"query_result(group by ({of}) (last_over_time(target_info{selector}[1d])))"
+    return Variable(name, label, "", Query("query_result", asked, by=(of,), most=most), **more)
 
 
 DATASOURCE: Final = Variable("datasource", "Metrics", "prometheus")
 LOKI: Final = Variable("loki", "Logs", "loki")
 TEMPO: Final = Variable("tempo", "Traces", "tempo")
-ENVIRONMENT: Final = _choice(
-    "environment",
-    "Environment",
-    "label_values(target_info, deployment_environment_name)",
-    most=5,
-    all_value=".*",
-)
-JOB: Final = _lately("job", "Job", "job", most=5)
-INSTANCE: Final = _lately("instance", "Instance", "instance", most=10, job="$job")
+ENVIRONMENT: Final = _lately("environment", "Environment", "deployment_environment_name", most=5, all_value=".*")
+JOB: Final = _lately("job", "Job", "job", OF_ENVIRONMENT, most=5)
+INSTANCE: Final = _lately("instance", "Instance", "instance", OF_ENVIRONMENT, 'job=~"$job"', most=10)
 # What lines and spans call the chosen servers: they know no job and no instance.
-NAME: Final = _lately("name", "Name", "service_name", most=5, hidden=True, job="$job", instance="$instance")
+NAME: Final = _lately("name", "Name", "service_name", OF_ENVIRONMENT, OF_INSTANCE, most=5, hidden=True)
 # What load balancers and probes ask is nobody's request: it would hide what users feel.
 OF_USERS: Final = f'http_route!~"{"|".join(thresholds.PROBES)}"'
 # Requests that no route matched have an empty route, which is among all, and not among the choices.

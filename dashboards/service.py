@@ -31,6 +31,8 @@ TRACES: Final[dict[str, Any]] = {
     "links_of": {"/no route matched/": [("Logs and traces of all routes", LOGS)]},
 }
 NOBODY: Final = "nobody asks for anything"
+NO_SERVER: Final = "no server is seen"
+IDLE: Final = "or 0 * max(up{@} == 1)"  # nobody asks, or nothing fails; of servers that are not seen nothing is known
 QUEUEING: Final = limit("RequestsQueueing", "warning", "queue_seconds:p95")
 
 
@@ -63,8 +65,9 @@ def _now() -> list[Panel]:
             "Requests answered each second. Far from what is usual at this hour: see who sends them, or what stops. "
             f"{NO_PROBES}",
             "reqps",
-            [query(f"sum(rate({DURATION}_count{{{USERS}}}[$__rate_interval])) or vector(0)", "requests", most=1)],
+            [query(f"sum(rate({DURATION}_count{{{USERS}}}[$__rate_interval])) {IDLE}", "requests", most=1)],
             alerts=["TrafficAbsent"],
+            empty=NO_SERVER,
         ),
         stat(
             "Failed",
@@ -75,13 +78,14 @@ def _now() -> list[Panel]:
             [
                 query(
                     f"((sum({_gained(f'{USERS},{SERVER_ERRORS}')}) or vector(0)) + {LOST})"
-                    f" / ((sum({_gained(USERS)}) + {LOST}) > 0) or vector(0)",
+                    f" / ((sum({_gained(USERS)}) + {LOST}) > 0) {IDLE}",
                     "failed",
                     most=1,
                 )
             ],
             limits=above(failed("warning", "1d"), failed("critical", "1h")),
             alerts=["SloAvailabilityBurning"],
+            empty=NO_SERVER,
         ),
         stat(
             "Duration p99",
@@ -137,7 +141,7 @@ def _behind() -> list[Panel]:
             ],
             limits=above(0),
             alerts=["WorkersBelowTarget"],
-            empty="no server is seen",
+            empty=NO_SERVER,
         ),
         stat(
             "Seen",

@@ -10,6 +10,7 @@ from dashboards.thresholds import above, limit
 
 MOST: Final = 10
 BY: Final = ("instance",)
+WATCHDOG: Final = 'ALERTS{alertname="Watchdog",alertstate="firing"}'
 DROPPED: Final = 'prometheus_notifications_dropped_total{job="prometheus"}'
 UNSENT: Final = (
     'prometheus_notifications_errors_total{job="prometheus"}',
@@ -48,14 +49,14 @@ def _now() -> list[Panel]:
             "Watchdog",
             "An alert that always fires. Silent: Prometheus evaluates no rules, and no other alert would come either.",
             "short",
-            [query('count(ALERTS{alertname="Watchdog",alertstate="firing"}) or vector(0)', "watchdog", most=1)],
+            [query(f"clamp_max(count({WATCHDOG}), 1) or vector(0)", "watchdog", most=1)],
             states={0: ("silent", palette.BAD), 1: ("fires", palette.GOOD)},
             alerts=["Watchdog"],
         ),
         stat(
             "Targets not seen",
-            "Targets that Prometheus cannot scrape at this moment. What they measure is missing here and everywhere: "
-            "the rows below say which.",
+            "Targets that Prometheus cannot scrape at this moment, of all that it has, whatever is chosen. "
+            "What they measure is missing here and everywhere: the rows below say which.",
             "short",
             [query("count(up == 0) or vector(0)", "not seen", most=1)],
             limits=above(0),
@@ -137,8 +138,8 @@ def _scrapes() -> list[Panel]:
     return [
         slots(
             "Seen by Prometheus",
-            "A row is a target, a cell whether it could be scraped. Dark red: it is down, or the way to it; "
-            "what its alerts would say is unknown meanwhile.",
+            "A row is a target, of all that Prometheus has, whatever is chosen; a cell whether it could be scraped. "
+            "Dark red: it is down, or the way to it; what its alerts would say is unknown meanwhile.",
             "short",
             [query("max by (job, instance) (up)", "{{job}} {{instance}}", by=["job", "instance"], most=40)],
             high=1,
@@ -259,6 +260,7 @@ def _prometheus() -> list[Panel]:
             "short",
             [query(f"sum(prometheus_tsdb_head_series{of})", "series", most=1)],
             alerts=["LabelSetsRefused"],
+            empty=UNWATCHED,
         ),
         graph(
             "Time the rules take",
@@ -274,6 +276,7 @@ def _prometheus() -> list[Panel]:
                 )
             ],
             alerts=["PrometheusRulesFailing"],
+            empty=UNWATCHED,
         ),
         graph(
             "Configurations in force",
@@ -286,6 +289,7 @@ def _prometheus() -> list[Panel]:
             ],
             high=1,
             alerts=["PrometheusConfigRejected"],
+            empty=UNWATCHED,
         ),
     ]
 

@@ -7,6 +7,7 @@ The answers go to FILE, or a temporary one; with a FILE that is there already no
 
 import argparse
 import gzip
+import hashlib
 import json
 import os
 import signal
@@ -40,6 +41,8 @@ STOOD_IN_FOR: Final = tuple(foreign.PROGRAMS)
 DASHBOARDS: Final = ROOT / "dashboards"
 DATASOURCES: Final = ROOT / "monitoring/grafana/provisioning/datasources/sightline.yml"
 IMAGES: Final = ROOT / "docs/images"
+DRAWN: Final = IMAGES / "dashboards.json"  # what each picture was drawn of
+SOURCES: Final = (".cjs", ".html", ".json", ".py", ".ts", ".tsx")  # of the drawing
 SETTLE_SECONDS: Final = 75  # before what is drawn: windows fill, and rates have a beginning
 LAST_SECONDS: Final = 25
 CLIENTS: Final = 6
@@ -55,6 +58,21 @@ def picture(name: str) -> Path:
 def names() -> list[str]:
     """Name the dashboards that there are."""
     return sorted(path.stem for path in DASHBOARDS.glob("*.json"))
+
+
+def digest(name: str) -> str:
+    """Return what names a dashboard and the drawing as they are now: another picture would have another one."""
+    drawing = sorted(path for path in browser.HERE.rglob("*") if path.suffix in SOURCES)
+    made = hashlib.sha256((DASHBOARDS / f"{name}.json").read_bytes())
+    for path in drawing:
+        made.update(f"\0{path.relative_to(browser.HERE)}\0".encode() + path.read_bytes())
+    return made.hexdigest()[:32]
+
+
+def drawn() -> dict[str, str]:
+    """Return the digest of what each picture was drawn of, by the dashboard's name."""
+    found: dict[str, str] = json.loads(DRAWN.read_text()) if DRAWN.exists() else {}
+    return found
 
 
 def _read(name: str) -> Json:
@@ -214,7 +232,8 @@ def absent(jobs: Sequence[str], expression: str) -> str:
 
 
 def draw(recorded: Mapping[str, Json]) -> None:
-    """Draw each recorded dashboard, as it looks now."""
+    """Draw each recorded dashboard, as it looks now, and write down what that was."""
+    digests = {name: digest(name) for name in recorded}
     now = {name: renewed(answers, _read(name)) for name, answers in recorded.items()}
     with tempfile.TemporaryDirectory() as name:
         print("Bundling the page", flush=True)
@@ -222,9 +241,11 @@ def draw(recorded: Mapping[str, Json]) -> None:
         for dashboard, answers in now.items():
             print(f"Painting {dashboard}", flush=True)
             browser.paint(answers, Path(name), picture(dashboard))
-    drawn = [picture(dashboard) for dashboard in now]
-    browser.shrink(drawn)
-    for path in drawn:
+    made = [picture(dashboard) for dashboard in now]
+    browser.shrink(made)
+    known = {name: each for name, each in (drawn() | digests).items() if name in names()}
+    DRAWN.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+    for path in made:
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1024} kB", flush=True)
 
 

@@ -136,6 +136,8 @@ class Annotator:
             self._stretch = (end - start) / 2
             return True
         self._stretch = min(_STRETCH, 2 * self._stretch)
+        if record.left_out:
+            self.log.warning("counters that begin are left out", targets=record.left_out)
         versions = {(job, environment): dict(known) for job, environment, known in self.state.deployed if known}
         found: list[Annotation] = []
         for begin, until in _windows(start, end, window):

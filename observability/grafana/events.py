@@ -8,6 +8,7 @@ same.
 import html
 import math
 import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ _MOST_VERSIONS = 50
 _MOST_JOBS_KNOWN = 500  # each environment of a job counts
 _EXPECTED = "|".join(sorted(catalogue.EXPECTED_CAUSES))
 _UP = "up"  # Prometheus' own: when it scraped which target, and whether that answered
-_MOST_NEW = 100  # targets with a new counter whose scrapes are asked for: their names have to fit into an address
+_MOST_NEW = 100  # targets with a new counter whose scrapes are asked for at once: their names are in the address
+_MOST_ASKED = 10  # times that scrapes are asked for in a stretch of time
 _SELECTORS = {
     RELOAD: catalogue.RELOADS.name,
     DEATH: f'{catalogue.EXITS.name}{{cause!~"{_EXPECTED}"}}',
@@ -73,9 +75,15 @@ Versions = dict[Place, dict[str, float]]
 
 @dataclass(frozen=True)
 class Record:
-    """What Prometheus has of a stretch of time and some minutes before it, by kind."""
+    """What Prometheus has of a stretch of time and some minutes before it.
+
+    Args:
+        series: by kind.
+        left_out: targets whose first counts are not taken for events, since there were more than can be asked for.
+    """
 
     series: dict[str, list[Series]]
+    left_out: int = 0
 
     @classmethod
     def of(cls, prometheus: Prometheus, start: float, end: float) -> "Record":
@@ -87,8 +95,10 @@ class Record:
         found = {kind: prometheus.series(each, start - LOOK_BACK, end) for kind, each in _SELECTORS.items()}
         counters = [each for kind in (RELOAD, DEATH, TUNER) for each in found[kind]]
         new = sorted({_target(each) for each in counters if each.samples and each.samples[0][0] > start})
-        found[_UP] = prometheus.series(_scrapes_of(new), start - LOOK_BACK, end) if new else []
-        return cls(found)
+        groups = [new[first : first + _MOST_NEW] for first in range(0, len(new), _MOST_NEW)]
+        asked = [prometheus.series(_scrapes_of(each), start - LOOK_BACK, end) for each in groups[:_MOST_ASKED]]
+        found[_UP] = [series for answer in asked for series in answer]
+        return cls(found, sum(map(len, groups[_MOST_ASKED:])))
 
     def annotations(self, start: float, end: float, versions: Versions) -> list[Annotation]:
         """Return what happened in one window, (start, end], and bring the versions up to date."""
@@ -115,9 +125,7 @@ def _target(series: Series) -> Target:
 
 
 def _scrapes_of(targets: list[Target]) -> str:
-    jobs, instances = (
-        "|".join(sorted({re.escape(each) for each in part})) for part in zip(*targets[:_MOST_NEW], strict=True)
-    )
+    jobs, instances = ("|".join(sorted({re.escape(each) for each in part})) for part in zip(*targets, strict=True))
     return f"{_UP}{{job=~{_quoted(jobs)},instance=~{_quoted(instances)}}}"
 
 
@@ -166,8 +174,15 @@ def _bounded(by_place: dict[Place, list[_Event]]) -> Iterator[tuple[Place, list[
     for place in places[: MOST_JOBS - 1]:
         yield place, by_place[place]
     if rest := places[MOST_JOBS - 1 :]:
-        together = [each for place in rest for each in by_place[place]]
-        yield (rest[0] if len(rest) == 1 else (f"{len(rest)} jobs", "")), together
+        yield _together(rest), [each for place in rest for each in by_place[place]]
+
+
+def _together(places: list[Place]) -> Place:
+    """Name several places as one."""
+    if len(places) == 1:
+        return places[0]
+    jobs = {job for job, _ in places}
+    return (f"{len(jobs)} jobs", "") if len(jobs) > 1 else (jobs.pop(), f"{len(places)} environments")
 
 
 def _goes_on(series: Series, start: float) -> bool:
@@ -244,13 +259,16 @@ def _deploys(series: list[Series], start: float, end: float, versions: Versions)
     """
     by_place: dict[Place, list[_Event]] = {}
     texts: dict[Place, str] = {}
+    times = _times(series)
     _remember(series, start, versions)
     for place, by_version in _first_seen(series, start, end).items():
         before = set(versions.get(place, {}))
         new = {version: first for version, first in by_version.items() if version not in before}
         if before and new:
             texts[place] = _deploy(new, place[1], before)
-            by_place[place] = [_Event({"job": place[0]}, first, first, 1) for first in new.values()]
+            by_place[place] = [
+                _Event({"job": place[0]}, _before(times[place], first), first, 1) for first in new.values()
+            ]
     _remember(series, end, versions)
     return [
         _annotation(DEPLOY, start, end, place, found, texts.get(place) or f"Deploys of {_counted(_by('job', found))}")
@@ -279,6 +297,20 @@ def _first_seen(series: list[Series], start: float, end: float) -> dict[Place, d
                 there[version] = min(time, there.get(version, time))
                 break
     return found
+
+
+def _times(series: list[Series]) -> dict[Place, list[float]]:
+    """Return by place when any version was seen there, the earliest first."""
+    found: dict[Place, set[float]] = defaultdict(set)
+    for each in series:
+        found[_place(each)].update(time for time, _ in each.samples)
+    return {place: sorted(times) for place, times in found.items()}
+
+
+def _before(times: list[float], first: float) -> float:
+    """Return the last time before one; after a gap, that one itself, or a night without servers were a deploy."""
+    at = bisect_left(times, first)
+    return times[at - 1] if at and times[at - 1] > first - LOOK_BACK else first
 
 
 def _remember(series: list[Series], end: float, versions: Versions) -> None:

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 KIND = "data source"
 MARK = "sightlineSynced"
 # What a sync writes, and what it would undo: an update puts all of a data source anew.
-_HASHED = ("name", "type", "url", "access", "user", "database", "basicAuth", "isDefault")
+_HASHED = ("name", "type", "url", "access", "user", "database", "basicAuth", "withCredentials", "isDefault")
 
 # As monitoring/grafana/provisioning/datasources has them, uids included; a test holds the two together.
 NAMES = {"prometheus": "Prometheus", "alertmanager": "Alertmanager", "loki": "Loki", "tempo": "Tempo"}

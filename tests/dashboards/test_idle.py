@@ -53,6 +53,33 @@ def test_what_kept_the_tuner_from_growing_stays_a_row_while_it_does_not(tmp_path
             wait_until(lambda value=value: prometheus.query(rows) == {row: value}, 20, f"a row of {value}")
 
 
+def test_of_a_server_whom_nobody_has_asked_nothing_fails_and_of_none_nothing_is_known(tmp_path) -> None:
+    (failed,), (asks,) = (asked("service", panel) for panel in ("Failed", "Requests"))
+    with Exporter() as server, Prometheus(tmp_path, config=scraped(("sightline", server.target))) as prometheus:
+        server.set(gunicorn_requests_lost_total=0)
+        wait_until(lambda: prometheus.number("up") == 1, 20, "a scrape")
+        assert [prometheus.query(each) for each in (failed, asks)] == [{(): 0.0}, {(): 0.0}]
+        server.end()
+        wait_until(lambda: prometheus.number("up") == 0, 20, "a scrape that fails")
+        assert all(math.isnan(prometheus.number(each)) for each in (failed, asks))
+
+
+def test_a_cache_that_has_not_missed_yet_misses_nothing(tmp_path, target: Exporter) -> None:
+    (missed,) = asked("dependencies", "Look-ups that missed")
+    hit, miss = (f'cache_requests_total{{cache="todos",operation="get",result="{each}"}}' for each in ("hit", "miss"))
+    target.values = {hit: 1.0}
+    with Prometheus(tmp_path, config=scraped(("sightline", target.target))) as prometheus:
+        wait_until(lambda: prometheus.query(hit), 20, "a scrape")
+        assert prometheus.query(missed) == {}
+        target.add(hit)
+        wait_until(lambda: prometheus.query(missed), 20, "a look-up")
+        assert prometheus.query(missed) == {(("cache", "todos"),): 0.0}
+        target.set(**{miss: 0.0})
+        wait_until(lambda: prometheus.query(miss), 20, "a scrape")
+        target.add(miss)
+        wait_until(lambda: max(prometheus.query(missed).values(), default=0) > 0, 20, "a look-up that missed")
+
+
 def test_of_a_server_that_has_become_idle_nothing_fails_and_nothing_takes_time(tmp_path, target: Exporter) -> None:
     (failed,), (p99,), (asks,) = (asked("service", panel) for panel in ("Failed", "Duration p99", "Requests"))
     (by_route,) = asked("service", "Duration p99 by route")

@@ -9,7 +9,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -18,6 +18,7 @@ from dashboards.needs import NEEDS
 from dashboards.thresholds import PROBES
 from tests.dashboards.asking import BOARDS, Grafana, Phase, Series, Window, provisioned
 from tests.dashboards.faults import FAILS_ONCE, GROUPS, STANDING, doing, not_here
+from tests.dashboards.grafana import Span
 from tests.dashboards.stack import CLASSES, Stack, bare
 from tests.server import wait_until
 
@@ -30,6 +31,11 @@ SETTLING_SECONDS = 35.0
 USUAL_SECONDS = 20.0
 BARE_SECONDS = 12.0  # in which rates, and what is recorded of them, have begun
 
+# A number, and when there is none; the first two are zero where a server has nothing to do.
+WITHOUT = [
+    *(("Requests", "gone"), ("Failed", "gone"), ("In flight", "gone")),
+    *(("Duration p99", "bare"), ("Redis", "bare")),
+]
 NO_ROUTE = re.compile(r'"http_route", "([^"]+)", "http_route", ""')  # how a dashboard names requests without one
 # Of queries that say zero, those which nothing here can make say more.
 NEVER_RISES = {
@@ -69,7 +75,8 @@ class Seen:
         canary: the same time, with its one server of that environment chosen.
         two: the same time, with two servers chosen.
         once: when a request failed on a server and route where none had, with that server chosen.
-        gone: when no server was seen, for as long as is shown.
+        gone: when no server was seen, for as long as is shown, and longer than a rate's window.
+        gone_canary: the same time, with its one environment chosen.
         instances: names of the servers of that time, by what Prometheus calls them.
         workers: their instances and numbers.
         routes: methods and routes that they were asked for.
@@ -87,6 +94,7 @@ class Seen:
     routes: set[tuple[str, str]]
     once: Phase | None = None
     gone: Phase | None = None
+    gone_canary: Phase | None = None
     faults: dict[str, Phase] = field(default_factory=dict)
     broken: list[Phase] = field(default_factory=list)
 
@@ -155,8 +163,10 @@ def _end_all(stack: Stack, found: Seen) -> None:
         server.signal(signal.SIGTERM)
     wait_until(lambda: not stack.prometheus.query('up{job="sightline"} == 1 or target_info'), 30, "all to be missed")
     start = time.time()
-    wait_until(lambda: time.time() > start + 2, 5, "time to pass")
+    rates = Span(0, scrape=found.grafana.scrape).rate_interval + 2
+    wait_until(lambda: time.time() > start + rates, rates + 5, "rates to end")
     found.gone = found.grafana.phase(Window(start, time.time()))
+    found.gone_canary = found.grafana.phase(found.gone.window, environment=["canary"])
 
 
 def filled(asked: Asked, series: list[Series]) -> bool:
@@ -237,12 +247,18 @@ def test_a_number_is_of_now_or_says_that_there_is_none(seen: Seen, asked: Asked)
         assert not math.isnan(shown) or "noValue" in PANELS[asked.dashboard, asked.panel]["fieldConfig"]["defaults"]
 
 
-@pytest.mark.parametrize(("panel", "when"), [("Duration p99", "bare"), ("In flight", "gone"), ("Redis", "bare")])
+@pytest.mark.parametrize(("panel", "when"), WITHOUT)
 def test_of_what_is_not_there_no_number_is_shown(seen: Seen, panel: str, when: str) -> None:
     (asked,) = [each for each in NUMBERS if each.panel == panel]
     (shown,) = seen.grafana.shown(asked, getattr(seen, when))
     assert shown is not None
     assert math.isnan(shown)
+
+
+@pytest.mark.parametrize("panel", ["Requests", "Failed"])
+def test_of_a_server_whom_nobody_asks_zero_is_shown(seen: Seen, panel: str) -> None:
+    (asked,) = [each for each in NUMBERS if each.panel == panel]
+    assert seen.grafana.shown(asked, seen.bare) == [0.0]
 
 
 @pytest.mark.parametrize("asked", [each for each in PROMQL if each.needs not in {"", *STANDING}], ids=name)
@@ -326,10 +342,17 @@ def test_each_step_of_the_tuner_is_drawn_with_its_end(seen: Seen) -> None:
 def test_all_goes_on_standing_for_servers_that_are_not_seen(seen: Seen, uid: str) -> None:
     assert seen.gone is not None
     known = seen.gone.variables[uid]
+    assert set(known["environment"].options) == {"test", "canary"}
+    assert known["job"].options == ["sightline"]
     assert set(known["instance"].options) >= set(seen.instances)
-    offered = {each["name"]: each for each in BOARDS[uid]["templating"]["list"]}
-    none = replace(known["environment"], options=[])  # as Prometheus has it once its blocks of that time have ended
-    assert seen.grafana.values(offered["job"], {"environment": none}, seen.gone.window) == ["sightline"]
+
+
+@pytest.mark.parametrize("uid", sorted(BOARDS))
+def test_a_chosen_environment_goes_on_standing_for_its_servers(seen: Seen, uid: str) -> None:
+    assert seen.gone_canary is not None
+    known = seen.gone_canary.variables[uid]
+    assert known["job"].options == ["sightline"]
+    assert set(known["instance"].options) == seen.of_class("gevent")
 
 
 def test_where_no_server_is_seen_the_first_panels_say_so(seen: Seen) -> None:

@@ -38,11 +38,12 @@ class Sources:
             raise Refused(409, message="data source with the same name already exists")
         return body
 
-    # data_source/#get-all-data-sources: without their versions
+    # data_source/#get-all-data-sources: less of each than alone
     @endpoint("/datasources", "GET", "datasources:read")
     def every(self) -> list[Json]:
         return [
-            {key: value for key, value in each.items() if key != "version"} for each in self.grafana.sources.values()
+            {key: value for key, value in each.items() if key not in ("version", "withCredentials")}
+            for each in self.grafana.sources.values()
         ]
 
     # data_source/#get-a-single-data-source-by-uid

@@ -35,6 +35,10 @@ class Exporter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Answer no longer; a second time, nothing is left to end."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

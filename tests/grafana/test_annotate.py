@@ -100,7 +100,21 @@ def test_reloads_deaths_deploys_and_decisions(grafana, prometheus, app, annotato
         assert {"sightline", "job:app"} < set(each["tags"])
         assert each["dashboardUID"] == ""
         assert abs(each["timeEnd"] / 1000 - time.time()) < 60
-        assert each["time"] <= each["timeEnd"]
+        assert each["time"] < each["timeEnd"], "a region"
+
+
+def test_first_counts_that_are_too_many_to_be_asked_for_are_left_out_and_logged(grafana, app, tmp_path):
+    config = scraped(("app", app.target))
+    config["scrape_configs"][0]["honor_labels"] = True
+    app.values = {}
+    with (
+        Prometheus(tmp_path, config=config) as prometheus,
+        Annotator(tmp_path / "annotator", grafana.url, PROMETHEUS_URL=prometheus.url) as running,
+    ):
+        wait_until(lambda: running.state().get("looked_until"), SECONDS, "an annotator")
+        app.values = {f'{RELOADS}{{instance="a:{number}"}}': 1.0 for number in range(1020)}
+        wait_until(lambda: "counters that begin are left out" in running.log(), SECONDS, "it to be logged")
+        assert '"targets":20' in running.log()
 
 
 def test_a_real_server_that_is_reloaded_and_loses_a_worker(grafana, serve, tmp_path):

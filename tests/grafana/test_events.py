@@ -120,7 +120,17 @@ def test_a_new_version_is_a_deploy():
     new = series((20, 1), (40, 1), service_version="2.0", instance="b:1")
     (made,) = found(deploy=[old, new])
     assert made.text == "Deploy of 2.0, after 1.0"
-    assert (made.kind, made.start, made.tags) == ("deploy", 1_020_000, ["sightline", "deploy", "job:app"])
+    assert (made.kind, made.start, made.end) == ("deploy", 1_010_000, 1_020_000)
+    assert made.tags == ["sightline", "deploy", "job:app"]
+
+
+def test_a_deploy_begins_with_the_last_sample_before_it_and_after_a_gap_with_itself():
+    old = series((-30, 1), (-10, 1), service_version="1")
+    (made,) = found(deploy=[old, series((20, 1), (40, 1), service_version="2")])
+    assert (made.start, made.end) == (990_000, 1_020_000)
+    versions = {("app", ""): {"1": START - 5000}}
+    (made,) = found(versions, deploy=[series((20, 1), service_version="2")])
+    assert (made.start, made.end) == (1_020_000, 1_020_000)
 
 
 def test_a_service_that_is_seen_for_the_first_time_has_deployed_nothing():
@@ -161,13 +171,13 @@ def in_environment(name, *samples, version, **labels):
 
 
 def test_a_version_that_goes_from_one_environment_to_another_is_a_deploy_there():
-    canary = in_environment("canary", (-20, 1), (10, 1), (40, 1), version="1.2", instance="c:1")
+    canary = in_environment("canary", (-20, 1), (15, 1), (40, 1), version="1.2", instance="c:1")
     old = in_environment("production", (-20, 1), (10, 1), version="1.1")
     new = in_environment("production", (20, 1), (40, 1), version="1.2", instance="b:1")
     (made,) = found(deploy=[canary, old, new])
     assert made.text == "Deploy of 1.2 to production, after 1.1"
     assert made.tags == ["sightline", "deploy", "job:app", "environment:production"]
-    assert made.start == 1_020_000
+    assert (made.start, made.end) == (1_010_000, 1_020_000), "the canary's later sample is none of production's"
 
 
 def test_a_new_server_of_a_version_that_the_environment_has_is_no_deploy():
@@ -202,11 +212,18 @@ def test_environments_count_as_jobs_where_a_flood_of_deploys_is_bounded():
     made = found({("app", name): {"1": START - 10} for name in names}, deploy=flood)
     rest = 200 - events.MOST_JOBS + 1
     assert len({each.key for each in made}) == len(made) == events.MOST_JOBS
-    assert made[-1].tags == ["sightline", "deploy", f"job:{rest} jobs"]
+    assert made[-1].tags == ["sightline", "deploy", "job:app", f"environment:{rest} environments"]
     assert made[-1].text == f"Deploys of app {rest}"
     versions = {}
     found(versions, deploy=[in_environment(f"review-{n}", (10, 1), version="1") for n in range(2000)])
     assert len(versions) == 500
+
+
+def test_jobs_are_counted_and_not_their_environments():
+    places = [(f"job-{number:04}", name) for number in range(100) for name in ("canary", "production")]
+    flood = [in_environment(name, (20, 1), version="2", job=job) for job, name in places]
+    made = found({place: {"1": START - 10} for place in places}, deploy=flood)
+    assert made[-1].tags == ["sightline", "deploy", "job:76 jobs"]  # the 25th has one of its two among the first 49
 
 
 # The tuner
@@ -334,3 +351,23 @@ def test_scrapes_are_asked_for_of_targets_with_a_counter_that_begins_and_of_no_o
     Record.of(Prometheus(), START, END)
     assert 'up{job=~"app",instance=~"b\\"\\\\\\\\:1"}' in asked
     assert len([selector for selector in asked if selector.startswith("up")]) == 1
+
+
+def test_scrapes_are_asked_for_of_many_targets_in_groups_and_of_too_many_not():
+    groups = []
+
+    class Prometheus:
+        def series(self, selector, start, end):
+            if selector == events._SELECTORS[RELOAD]:
+                return [series((5, 1), instance=f"a:{number:04}") for number in range(1234)]
+            if selector.startswith("up"):
+                names = re.findall(r"a:\d+", selector)
+                groups.append(len(names))
+                return [series((-5, 1), instance=name) for name in names]
+            return []
+
+    record = Record.of(Prometheus(), START, END)
+    assert groups == [100] * 10
+    assert record.left_out == 234
+    (made,) = record.annotations(START, END, {})
+    assert made.text.startswith("1000 reloads")

@@ -167,6 +167,17 @@ def test_a_login_that_people_added_to_a_data_source_is_kept(grafana, run):
     assert grafana.sources["sightline-loki"]["basicAuth"] is True
 
 
+@pytest.mark.parametrize("url", ["http://loki.example:3100", "none"])
+def test_credentials_that_people_let_a_data_source_send_along_are_kept(grafana, run, url):
+    """The list of data sources does not have them: so the plan is another one, until it is looked at alone."""
+    run("sync")
+    grafana.sources["sightline-loki"]["withCredentials"] = True
+    done = run("sync", GRAFANA_LOKI_URL=url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 kept" in done.stdout.partition("Done:")[2]
+    assert grafana.sources["sightline-loki"]["withCredentials"] is True
+
+
 def test_none_makes_no_data_source_and_takes_away_the_one_that_was_made(grafana, run):
     run("sync")
     grafana.add_source(uid="alices-loki", name="Alice", type="loki", url="http://x:3100")

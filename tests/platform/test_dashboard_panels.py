@@ -51,6 +51,14 @@ class TestNow:
         assert mapping["options"]["match"] == "null+nan"
         assert mapping["options"]["result"]["text"] == "none"
 
+    @pytest.mark.parametrize("panel", [each for each in PANELS if each.values[0]["type"] != "row"])
+    def test_what_no_server_brings_says_when_it_is_empty(self, panel):
+        """The exception is of everything that Prometheus scrapes, and so of each server too."""
+        if "noValue" in panel["fieldConfig"]["defaults"] or panel["title"] == "Seen by Prometheus":
+            return
+        asked = [target["expr"] for target in panel["targets"]]
+        assert any("$instance" in each or each.endswith("or vector(0)") for each in asked)
+
 
 class TestGraphs:
     @pytest.mark.parametrize("panel", of("timeseries"))

@@ -52,6 +52,43 @@ def test_a_picture_is_as_wide_as_a_page_and_as_high_as_its_dashboard(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_picture_was_drawn_of_what_is_there_now(name):
+    assert pictures.drawn().get(name) == pictures.digest(name), "run `make pictures`"
+
+
+def test_who_draws_some_leaves_the_rest_as_outdated_as_it_was(monkeypatch, tmp_path):
+    drawing = tmp_path / "drawing"
+    drawing.mkdir()
+    for place in ("IMAGES", "DASHBOARDS", "ROOT"):
+        monkeypatch.setattr(pictures, place, tmp_path)
+    monkeypatch.setattr(pictures, "DRAWN", tmp_path / "images" / "dashboards.json")
+    pictures.DRAWN.parent.mkdir()
+    monkeypatch.setattr(browser, "HERE", drawing)
+    monkeypatch.setattr(browser, "bundle", lambda page: None)
+    monkeypatch.setattr(browser, "paint", lambda answers, page, picture: picture.touch())
+    monkeypatch.setattr(browser, "shrink", lambda made: None)
+    (drawing / "main.ts").write_text("paint()")
+    of = {name: {"title": name, "panels": []} for name in ("one", "two")}
+    for name, dashboard in of.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(dashboard))
+    recorded = {name: {"dashboard": dashboard, "answers": {}} for name, dashboard in of.items()}
+
+    def current():
+        return {name for name in of if pictures.drawn().get(name) == pictures.digest(name)}
+
+    assert current() == set()
+    pictures.DRAWN.write_text('{"gone": "1"}')
+    pictures.draw(recorded)
+    assert (current(), pictures.drawn().keys()) == ({"one", "two"}, {"one", "two"})
+    for name in of:
+        (tmp_path / f"{name}.json").write_text(json.dumps(of[name] | {"refresh": "5s"}))
+    pictures.draw({"one": recorded["one"]})
+    assert current() == {"one"}
+    (drawing / "main.ts").write_text("repaint()")
+    assert current() == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_documentation_shows_a_picture(name):
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     assert any(f"images/{pictures.picture(name).name})" in page.read_text() for page in pages)
