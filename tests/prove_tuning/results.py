@@ -1,8 +1,11 @@
 """What was seen: kept as JSON beside the scenarios, written by the command alone."""
 
+import fcntl
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +31,8 @@ class Results:
     @classmethod
     def read(cls) -> "Results":
         """Read what was kept, if anything was."""
-        return cls(json.loads(FILE.read_text()) if FILE.exists() else {TRIALS: []})
+        with _locked():
+            return cls(_kept())
 
     def begin(self, lacking: Mapping[str, str]) -> None:
         """Note what it is seen on, and drop results of scenarios that are no more.
@@ -46,28 +50,46 @@ class Results:
 
     def keep(self, result: Result) -> list[str]:
         """Put a result in the place of the last one of its scenario, and say what was not met."""
-        self._take_over()
-        others = [each for each in self.found[TRIALS] if each["scenario"] != result["scenario"]]
-        self.found[TRIALS] = sorted([*others, result], key=lambda each: str(each["scenario"]))
-        self.write()
+        with _locked():
+            self._take_over()
+            others = [each for each in self.found[TRIALS] if each["scenario"] != result["scenario"]]
+            self.found[TRIALS] = sorted([*others, result], key=lambda each: str(each["scenario"]))
+            self.write()
         return wrong(result)
 
     def keep_days(self, result: dict[str, Any]) -> list[str]:
         """Keep the simulated days."""
-        self._take_over()
-        self.found[DAYS] = result
-        self.write()
+        with _locked():
+            self._take_over()
+            self.found[DAYS] = result
+            self.write()
         return []
 
     def _take_over(self) -> None:
         """Take over what another command has kept since."""
-        since = Results.read().found
+        since = _kept()
         self.found |= {name: since[name] for name in (TRIALS, DAYS) if name in since}
 
     def write(self) -> None:
         """Write the file; a moment of a time line is a line of it."""
         text = json.dumps(self.found, indent=1)
         FILE.write_text(_ROW.sub(lambda row: "{" + re.sub(r"\s*\n\s*", " ", row[1]) + "}", text) + "\n")
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Keep other commands, and threads, away from the file; the lock is its directory's, which is always there."""
+    directory = os.open(FILE.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _kept() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {TRIALS: []}
+    return found
 
 
 def wrong(result: Result) -> list[str]:

@@ -11,7 +11,18 @@ from typing import Final
 from observability import tuning
 
 # What a decision comes from, and what becomes of it; how it is said is left out.
-MODULES: Final = ("thresholds", "trends", "conditions", "load", "table", "bounds", "decision", "verdict", "steps", "loop")
+MODULES: Final = (
+    "thresholds",
+    "trends",
+    "conditions",
+    "load",
+    "table",
+    "bounds",
+    "decision",
+    "verdict",
+    "steps",
+    "loop",
+)
 _DIRECTORY: Final = Path(tuning.__file__).parent
 
 

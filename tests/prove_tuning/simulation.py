@@ -24,6 +24,7 @@ from observability.tuning.model import Action, Limits
 from observability.tuning.settings import Settings
 from tests.prove_tuning import calibration, curve, day, day_plot, policy, queueing
 from tests.prove_tuning.day import Day, Load
+from tests.prove_tuning.facts import against
 from tests.prove_tuning.policy import SERVER, Decided, Tuned
 from tests.prove_tuning.queueing import Machine, Work
 
@@ -153,16 +154,9 @@ def broken_by(decided: Decided, limits: Limits) -> list[str]:
         "hour": sum(seconds < _HOUR for seconds in since) >= limits.actions_per_hour,
         "floor": not growth and signals.workers_target <= limits.floor,
     }
-    if growth:
-        found |= {
-            "memory": (signals.memory_share or 0.0) > 0.9 or signals.oom_kills > 0,
-            "starved": signals.cpu_share >= 0.85 and signals.run_queue >= 1,
-            "cores": signals.cpu_share >= 0.7 and signals.workers_target > signals.cores,
-            "stuck": signals.timeouts > 0,
-            "traffic": signals.requests < 10,
-            "no queue": (signals.queue_p95 or 0.0) <= limits.queue_objective,
-        }
-    return [f"{now:.0f} s: {decided.decision.rule} against {name}" for name, is_so in found.items() if is_so]
+    names = [name for name, is_so in found.items() if is_so]
+    names += against(signals, limits) if growth else []
+    return [f"{now:.0f} s: {decided.decision.rule} against {name}" for name in dict.fromkeys(names)]
 
 
 def _came_of(passed: Day) -> dict[str, float | int]:

@@ -119,7 +119,7 @@ def test_growth_against_a_guard_rail_would_be_seen(changes, ago, broken):
     assert simulation.broken_by(Decided(signals, history, replace(decision, action=Action.HOLD)), Limits()) == []
 
 
-LEAST_SAVED = 0.25  # of the worker hours of 2 x cores + 1; the aim is 0.3, and docs/tuning.md says what it came to
+SAVED, LEAST_SAVED = 0.3, 0.27  # of the worker hours of 2 x cores + 1; docs/tuning.md says what each day came to
 
 
 def test_what_was_simulated_is_what_there_is():
@@ -130,9 +130,10 @@ def test_what_was_simulated_is_what_there_is():
     assert kept["vetoes_broken"] == 0
     assert kept["calibration"]["error"] < 0.05
     assert [each["name"] for each in kept["days"]] == [each.name for each in simulation.DAYS]
-    first = kept["days"][0]
+    assert kept["days"][0]["tuner"]["saved"] >= SAVED
     assert min(each["tuner"]["saved"] for each in kept["days"]) >= LEAST_SAVED
-    assert first["tuner"]["minutes_over"] <= first["usual"]["minutes_over"]
+    for each in kept["days"][:3]:
+        assert each["tuner"]["minutes_over"] <= each["usual"]["minutes_over"], "of those that wait"
     for each in kept["days"]:
         assert each["ideal"]["worker_hours"] <= each["tuner"]["worker_hours"] < each["usual"]["worker_hours"]
     assert day_plot.FILE.read_text() == day_plot.svg(kept), "the picture is of other days"

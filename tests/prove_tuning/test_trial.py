@@ -1,6 +1,10 @@
 """What is checked in every scenario is not met where it must not be, and the pictures say what was seen."""
 
+import itertools
+import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from types import SimpleNamespace
@@ -8,13 +12,18 @@ from typing import Any
 
 import pytest
 
-from observability.tuning.memory import Entry
-from observability.tuning.model import Mode, Outcome
+from observability.tuning import voice
+from observability.tuning.memory import Entry, Memory
+from observability.tuning.model import Action, Decision, History, Limits, Mode, Outcome, Signals, Step
 from observability.tuning.settings import Settings
+from observability.tuning.table import TABLE
+from observability.tuning.tally import Tally
 from tests.prove.webhook import Notice
-from tests.prove_tuning import plots, trial
+from tests.prove_tuning import plots, results, trial
 from tests.prove_tuning.clients import Arrivals, Clients
+from tests.prove_tuning.run import Run
 from tests.server import free_port, wait_until
+from tests.tuning.parts import Tuner
 
 
 def entry(at: float, action: str = "add_worker", rule: str = "io_wait", **more: Any) -> Entry:
@@ -34,6 +43,7 @@ UNDONE = {"kind": "outcome", "outcome": Outcome.UNDONE}
         ([entry(0), entry(61, "remove_worker", "idle")], 1),
         ([entry(0), entry(601, "remove_worker", "idle")], 0),
         ([entry(0), entry(61, "remove_worker", "memory")], 0),
+        ([entry(0), entry(61, "remove_worker", "starved")], 1),
         ([entry(0), entry(30, **UNDONE), entry(61)], 1),
         ([entry(0), entry(30, **UNDONE)], 0),
         ([entry(0), entry(1, outcome=Outcome.REFUSED), entry(61)], 0),
@@ -46,6 +56,156 @@ def test_changes_within_a_cool_down_are_seen(entries, early):
 
 def test_changes_of_different_servers_do_not_wait_for_each_other():
     assert trial._pairs([entry(0), entry(1, server="b:1")]) == []
+
+
+def test_what_relieves_is_what_the_table_says():
+    assert {row.name for row in TABLE if row.relief} == trial.RELIEF == {"memory"}
+
+
+CROWDED = Signals(
+    server="a:1",
+    time=1000.0,
+    age=1.0,
+    worker_class="sync",
+    workers_target=3,
+    workers_live=3,
+    slots=1.0,
+    cores=2.0,
+    requests=40.0,
+    queue_p95=0.2,
+    busy=0.97,
+    busy_by_worker=(0.98, 0.97, 0.96),
+    cpu_share=0.3,
+    memory_share=0.5,
+)
+
+
+class Seen:
+    """A run of nothing but what a tuner says: its own voice, into its own log and memory."""
+
+    def __init__(self, directory, monkeypatch):
+        self.tuner = Tuner(directory, 1, TUNER_MAX_WORKERS=8)
+        self.memory = Memory(directory / "memory", lambda _: None)
+        self.voice = voice.Voice(self.memory, Tally(), 60.0, itertools.count(CROWDED.time).__next__)
+        monkeypatch.setattr(voice.logs, "emit", self._write)
+
+    def _write(self, level, event, fields, *, body):
+        with self.tuner.log_path.open("a") as log:
+            log.write(json.dumps({"body": body, "event.name": event, **fields}) + "\n")
+
+    def decided(self, signals, action=Action.ADD, outcome=Outcome.APPLIED):
+        decision = Decision(action, "io_wait", "", "", signals.workers_target + 1, 8)
+        self.voice.decided(signals, Limits(), History(), decision, Mode.APPLY, outcome)
+
+    def judged(self, signals, action=Action.REMOVE, outcome=Outcome.UNDONE):
+        step = Step(900.0, action, signals.workers_target + 1, signals.workers_target, "idle", Outcome.APPLIED)
+        self.voice.judged(signals.server, step, signals, Mode.APPLY, outcome, "", {}, step.before)
+
+    def check(self):
+        """Return what becomes of the check, and what it says."""
+        run = Run(SimpleNamespace(tuners=[self.tuner, self.tuner]), lambda _: None)
+        run.started = CROWDED.time - 10
+        self.memory.save()
+        trial._check_growth(run, self.memory.entries())
+        (found,) = run.checks
+        assert found["what"] == "no growth against a veto"
+        return found["met"], found["seen"]
+
+
+@pytest.fixture
+def seen(tmp_path, monkeypatch):
+    return Seen(tmp_path, monkeypatch)
+
+
+BROKEN_BY_BOTH = [
+    ({"age": 16.0}, "stale"),
+    ({"workers_live": 2}, "unsettled"),
+    ({"reloading": True}, "unsettled"),
+    ({"memory_share": 0.91}, "memory"),
+    ({"oom_kills": 1.0}, "memory"),
+    ({"cpu_share": 0.85, "run_queue": 1.0, "cores": 4.0}, "starved"),
+    ({"throttled": 0.25}, "throttled"),
+    ({"cpu_share": 0.7}, "cores"),
+    ({"workers_target": 8, "workers_live": 8}, "ceiling"),
+    ({"timeouts": 1.0}, "stuck"),
+]
+BROKEN_BY_DECISIONS = [
+    ({"timeouts": 1.0, "busy": 0.5}, "stuck"),
+    ({"requests": 9.0}, "traffic"),
+    ({"queue_p95": 0.05}, "no queue"),
+    ({"queue_p95": None}, "no queue"),
+]
+BROKEN_BY_TAKING_BACK = [
+    ({"timeouts": 1.0, "busy": 0.5, "busy_rising": True}, "stuck"),
+    ({"error_ratio": 0.06, "queue_p95": 0.01}, "errors"),
+    ({"error_ratio": 0.01, "errors_burning": True, "queue_p95": 0.01}, "errors"),
+]
+NOT_BROKEN = [
+    {},
+    {"memory_share": None},
+    {"memory_share": 0.9},
+    {"cpu_share": 0.86, "cores": 4.0},
+    {"run_queue": 3.0},
+    {"cpu_share": 0.7, "cores": 2.5},
+    {"requests": 10.0},
+    {"error_ratio": 0.5},
+]
+
+
+@pytest.mark.parametrize(("changes", "name"), BROKEN_BY_BOTH + BROKEN_BY_DECISIONS)
+@pytest.mark.parametrize("outcome", [Outcome.APPLIED, Outcome.FAILED])
+def test_a_decision_to_grow_against_a_fact_is_seen(seen, changes, name, outcome):
+    signals = replace(CROWDED, **changes)
+    seen.decided(CROWDED)
+    seen.decided(signals, outcome=outcome)
+    assert seen.check() == (False, f"{signals.workers_target} to {signals.workers_target + 1} at 10.0 s, {name}")
+
+
+@pytest.mark.parametrize(("changes", "name"), BROKEN_BY_BOTH + BROKEN_BY_TAKING_BACK)
+def test_a_removal_that_is_taken_back_against_a_fact_is_seen(seen, changes, name):
+    signals = replace(CROWDED, **changes)
+    seen.judged(signals)
+    assert seen.check() == (False, f"{signals.workers_target} to {signals.workers_target + 1} at 10.0 s, {name}")
+
+
+@pytest.mark.parametrize("changes", NOT_BROKEN)
+def test_growth_against_nothing_is_well(seen, changes):
+    seen.decided(replace(CROWDED, **changes))
+    seen.judged(replace(CROWDED, **changes))
+    assert seen.check() == (True, "none of 2")
+
+
+def test_what_takes_a_removal_back_needs_no_queue_and_a_late_loop_is_none(seen):
+    seen.judged(replace(CROWDED, queue_p95=0.01, requests=5.0, timeouts=1.0, busy=0.5))
+    seen.decided(replace(CROWDED, queue_p95=None, loop_lag_p99=0.2, worker_class="gevent"))
+    assert seen.check() == (True, "none of 2")
+
+
+def test_what_makes_no_server_grow_is_no_growth(seen):
+    starved = replace(CROWDED, cpu_share=0.9, run_queue=2.0)
+    for action, outcome in [(Action.ADD, Outcome.REFUSED), (Action.REMOVE, Outcome.APPLIED)]:
+        seen.decided(starved, action, outcome)
+    for action, outcome in [(Action.ADD, Outcome.UNDONE), (Action.REMOVE, Outcome.KEPT)]:
+        seen.judged(starved, action, outcome)
+    assert seen.check() == (True, "none of 0")
+
+
+def test_growth_that_is_in_no_log_is_seen(seen):
+    seen.decided(CROWDED)
+    seen.tuner.log_path.unlink()
+    assert seen.check() == (False, "1 of 1 are in no log")
+
+
+def test_commands_that_keep_results_at_once_lose_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FILE", tmp_path / "results.json")
+    names = [f"s{number:02}" for number in range(40)]
+    with ThreadPoolExecutor(8) as commands:
+        days = commands.submit(lambda: results.Results.read().keep_days({"days": []}))
+        list(commands.map(lambda name: results.Results.read().keep({"scenario": name, "checks": []}), names))
+    found = results.Results.read().found
+    assert days.result() == []
+    assert ([each["scenario"] for each in found[results.TRIALS]], found[results.DAYS]) == (names, {"days": []})
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_an_alert_fires_until_all_its_severities_are_over():

@@ -10,19 +10,31 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from observability.tuning.memory import Entry
-from observability.tuning.model import Action, Outcome
+from observability.tuning.model import Action, Limits, Outcome, Signals
 from observability.tuning.settings import Settings, load_tuner
+from observability.tuning.table import TABLE
 from tests.prove.stack import WATCHDOG, Stopped
 from tests.prove_tuning import shipped
+from tests.prove_tuning.facts import against
 from tests.prove_tuning.run import Run, Say
 from tests.prove_tuning.scenario import Scenario
 from tests.prove_tuning.stack import Stack
+from tests.tuning.parts import Tuner
 
 Result = dict[str, Any]
+Line = dict[str, Any]
 SHIPPED: Final = "as shipped"
 SCALED: Final = "a minute is 20 s"
-RELIEF: Final = frozenset({"memory", "starved"})  # rows whose removals wait no longer than growth does
+RELIEF: Final = frozenset(row.name for row in TABLE if row.relief)  # their removals wait no longer than growth does
 _TOLERANCE_SECONDS: Final = 2.0  # an entry is written after the change was made
+# What makes a server grow, by kind, action and outcome. One that failed may have been made: nobody answered in time.
+_GROWTH: Final = frozenset(
+    {
+        ("decision", Action.ADD, Outcome.APPLIED),
+        ("decision", Action.ADD, Outcome.FAILED),
+        ("outcome", Action.REMOVE, Outcome.UNDONE),
+    }
+)
 
 
 def run(scenario: Scenario, *, say: Say) -> Result:
@@ -65,8 +77,7 @@ def _do(scenario: Scenario, found: Run) -> None:
 
 def _check(scenario: Scenario, found: Run, entries: Sequence[Entry]) -> None:
     """Check what holds for every scenario."""
-    vetoed = [each for each in _applied(entries) if each.action == Action.ADD and each.vetoes]
-    found.check("no growth against a veto", not vetoed, ", ".join(_name(found, each) for each in vetoed) or "none")
+    _check_growth(found, entries)
     settings = [load_tuner(tuner.env) for tuner in found.stack.tuners]
     early = [pair for pair in _pairs(entries) if settings and _too_soon(*pair, settings[0])]
     said = ", ".join(f"{_name(found, after)} after {_name(found, before)}" for before, after in early)
@@ -78,8 +89,46 @@ def _check(scenario: Scenario, found: Run, entries: Sequence[Entry]) -> None:
         found.check(allowed, len(failed) <= scenario.failures, seen)
 
 
-def _applied(entries: Iterable[Entry]) -> list[Entry]:
-    return [each for each in entries if each.kind == "decision" and each.outcome == Outcome.APPLIED]
+def _check_growth(found: Run, entries: Sequence[Entry]) -> None:
+    """Check each growth by the signals in its line of the log: what decided has its vetoes from the code that is tried.
+
+    A growth that the tuner remembers and has no line of would go unseen, and is told as well.
+    """
+    grown = [(line, limits) for tuner in _logs(found) for line, limits in _growth(tuner)]
+    wrong = [_broken(found, line, limits) for line, limits in grown]
+    remembered = sum((each.kind, each.action, each.outcome) in _GROWTH for each in entries)
+    if remembered > len(grown):
+        wrong.append(f"{remembered - len(grown)} of {remembered} are in no log")
+    said = ", ".join(filter(None, wrong))
+    found.check("no growth against a veto", not said, said or f"none of {len(grown)}")
+
+
+def _logs(found: Run) -> Iterable[Tuner]:
+    """Return a tuner for each log that was written; one that is started again writes into the same."""
+    return {tuner.log_path: tuner for tuner in found.stack.tuners if tuner.log_path.exists()}.values()
+
+
+def _growth(tuner: Tuner) -> list[tuple[Line, Limits]]:
+    limits = load_tuner(tuner.env).limits
+    return [(line, limits) for line in tuner.lines() if _grows(line)]
+
+
+def _grows(line: Line) -> bool:
+    return (_kind(line), line.get("action"), line.get("outcome")) in _GROWTH
+
+
+def _kind(line: Line) -> str:
+    return str(line.get("event.name", "")).removeprefix("tuner.")
+
+
+def _broken(found: Run, line: Line, limits: Limits) -> str:
+    """Say what a growth broke; "" for nothing."""
+    prefix = "signals."
+    told = {name.removeprefix(prefix): value for name, value in line.items() if name.startswith(prefix)}
+    signals = Signals(server=line["server"], **told)
+    broken = against(signals, limits, decided=_kind(line) == "decision")
+    target = signals.workers_target
+    return f"{target} to {target + 1} at {found.at(signals.time)} s, {'/'.join(broken)}" if broken else ""
 
 
 def _changes(entries: Iterable[Entry]) -> list[Entry]:
@@ -105,8 +154,7 @@ def _too_soon(before: Entry, after: Entry, settings: Settings) -> bool:
 
 
 def _name(found: Run, entry: Entry) -> str:
-    vetoes = f", {'/'.join(entry.vetoes)}" if entry.vetoes else ""
-    return f"{entry.before} to {entry.workers} at {found.at(entry.time)} s{vetoes}"
+    return f"{entry.before} to {entry.workers} at {found.at(entry.time)} s"
 
 
 def _alerts(found: Run) -> list[dict[str, Any]]:

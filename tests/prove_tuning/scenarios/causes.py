@@ -20,8 +20,9 @@ USUAL_SECONDS = 390.0  # until there is something usual: five minutes, and a win
 NAMED_WITHIN = 180.0  # a window, an evaluation, and two looks
 LASTS_SECONDS = 90.0  # from then on, so that something else has its time to go wrong in
 OVER_WITHIN = 180.0
+FROZEN_WITHIN = 30.0
 WELL = "well"
-UNDECIDED = {WELL, "changing", "unclear"}  # while the windows fill, requests may wait for what is not known yet
+UNDECIDED = {WELL, "changing"}  # while the windows fill, requests may wait for what is not known yet
 FAST, SLOW = 0.02, 0.6
 
 Fault = Callable[[Run], AbstractContextManager[Any]]
@@ -80,8 +81,9 @@ class Cause:
         rows = _rows(tuner)
         run.check("and no other", set(rows) <= {self.row, *UNDECIDED}, ", ".join(rows))
         if self.veto:
-            held = tuner.metrics().sum("tuner_frozen", reason=self.veto)
-            run.check(f"growth is forbidden by it (tuner_frozen, {self.veto})", held == 1, held)
+            # for a moment it may be stale, where no worker was there to be looked at
+            held = run.until(lambda: tuner.metrics().sum("tuner_frozen", reason=self.veto) == 1, FROZEN_WITHIN, "it")
+            run.check(f"growth is forbidden by it (tuner_frozen, {self.veto})", held)
 
 
 def _rows(tuner: Tuner) -> list[str]:

@@ -150,12 +150,13 @@ def _one_server(run: Run, *both: Tuner) -> None:
     already = len(run.stack.changes())
     with run.clients(*LOAD):
         done = lambda: len(run.stack.changes()) >= already + _MORE_STEPS  # noqa: E731
-        run.until(done, _MORE_STEPS * GROWN_WITHIN, f"{_MORE_STEPS} changes")
+        made = run.until(done, _MORE_STEPS * GROWN_WITHIN, f"{_MORE_STEPS} changes")
     lines = [line for line in run.stack.server.lines() if line["body"] == "workers changed"][already:]
     changes = [(line["workers_before"], line["workers_after"]) for line in lines]
+    run.check(f"{_MORE_STEPS} changes are made", made, f"{changes}")
     run.check("each change is made once", len(set(changes)) == len(changes), f"{changes}")
-    made = sorted(each["time"] for tuner in both for each in applied(tuner))
-    gaps = [round(after - before, 1) for before, after in itertools.pairwise(made)]
+    times = sorted(each["time"] for tuner in both for each in applied(tuner))
+    gaps = [round(after - before, 1) for before, after in itertools.pairwise(times)]
     run.check("a cool-down apart, whoever makes it", min(gaps, default=99.0) >= WINDOW - 2, f"{gaps} s")
     told = [len(applied(each)) for each in both]
     run.check("each of them is one tuner's", sum(told) == len(changes), f"{told} of {len(changes)}")
