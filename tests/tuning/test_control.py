@@ -52,7 +52,7 @@ def test_whoever_expects_another_target_changes_nothing(shared: Shared, expected
     answer = ask(server, 1, expected)
     assert refusal(answer) == (409, "target")
     assert (answer.json()["target"], answer.json()["live"]) == (2, 2), "it says what is so"
-    assert workers(server) == {"target": 2, "live": 2}
+    assert workers(server) == {"target": 2, "live": 2, "booted": 2}
 
 
 def test_the_last_worker_stays(ground: Ground) -> None:
@@ -167,7 +167,7 @@ def test_only_exact_json_is_taken(shared: Shared) -> None:
         )
         assert refusal(answer) == (status, "malformed"), raw
     assert requests.get(f"{server.agent_url}/workers", timeout=5).status_code == 405
-    assert workers(server) == {"target": 2, "live": 2}
+    assert workers(server) == {"target": 2, "live": 2, "booted": 2}
     assert told(server, "workers changed") == []
 
 
