@@ -60,8 +60,10 @@ APART: dict[str, tuple[float, float]] = {
     "loop_lag_p99": (0.7, 0.01),
     "error_ratio": (0.3, 0.02),
 }
-# When it was, and what takes longer to tell than a test lasts; the objective is the job's, not one server's
+# When it was, and what takes longer to tell than a test lasts; the objective is the job's, not one server's. One that
+# began to look before the load came says for longer that it changes.
 NOT_COMPARED = {"time", "age", "duration_p99_usual", "low_seconds", "quiet_peak", "errors_burning", "servers"}
+NOT_COMPARED |= {"busy_changing"}
 
 
 class Running(NamedTuple):
@@ -174,6 +176,12 @@ def test_both_readers_agree(running: Running, name: str) -> None:
         for first, second in pairs:
             allowed = share * max(abs(first), abs(second)) + besides
             assert abs(first - second) <= allowed, f"{field}: {one} by Prometheus, {other} by the agent"
+
+
+def test_both_say_in_the_end_that_the_load_is_steady(running: Running) -> None:
+    for name in CLASSES:
+        steady = lambda name=name: not any(each.busy_changing for each in running.both(name))  # noqa: E731
+        eventually(steady, 3 * WINDOW, f"{name} to be as busy as a window ago")
 
 
 def test_they_say_what_is_so(running: Running) -> None:
