@@ -334,16 +334,20 @@ def _whole(
         panel.thresholds(steps(limits))
     if empty:
         panel.no_value(NOTHING)
-    if links:
-        panel.data_links([dashboard.DashboardLink(text).url(url) for text, url in links])
-    for name, others in (links_of or {}).items():
-        panel.override_by_regexp(name, [fields.setting("links", [{"title": text, "url": url} for text, url in others])])
+    _link(panel, links, links_of or {})
     panel.mappings([*([mapped(states)] if states else []), *([nothing()] if empty and unit else [])])
     if decimals is not None:
         panel.decimals(decimals)
     for index, each in enumerate(queries):
         panel.with_target(_target(each).ref_id(chr(ord("A") + index)))
     return Panel(panel, title, tuple(queries), height, width)
+
+
+def _link(panel: Any, links: Links, links_of: Mapping[str, Links]) -> None:
+    if links:
+        panel.data_links([dashboard.DashboardLink(text).url(url) for text, url in links])
+    for name, others in links_of.items():
+        panel.override_by_regexp(name, [fields.setting("links", [{"title": text, "url": url} for text, url in others])])
 
 
 def _described(description: str, alerts: Sequence[str], empty: str) -> str:

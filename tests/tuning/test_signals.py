@@ -62,8 +62,16 @@ APART: dict[str, tuple[float, float]] = {
 }
 # When it was, and what takes longer to tell than a test lasts; the objective is the job's, not one server's. One that
 # began to look before the load came says for longer that it changes.
-NOT_COMPARED = {"time", "age", "duration_p99_usual", "low_seconds", "quiet_peak", "errors_burning", "servers"}
-NOT_COMPARED |= {"busy_changing"}
+NOT_COMPARED = {
+    "time",
+    "age",
+    "duration_p99_usual",
+    "low_seconds",
+    "quiet_peak",
+    "busy_changing",
+    "errors_burning",
+    "servers",
+}
 
 
 class Running(NamedTuple):
